@@ -6,7 +6,8 @@ Amounts of labels x starts x seeds, and a verdict with its interval for every st
         --train.max_steps 500 --labels 50 200 --start scratch --start m33d_plus=outputs/pre_s0,outputs/pre_s1 \\
         --start mae=method:mae --pretrain_recipe own/pretrain --pretrain_steps 2000
 
-What is no option below is passed to every fine-tuning (and what says where the data is, to every pre-training).
+What is no option below is passed to every fine-tuning (and what says where the data is and how large the encoder, to
+every pre-training).
 
 Phases of long videos have two stages, clips and then whole videos, both trained on the same share of the cases:
 
@@ -23,6 +24,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from m33d_hf.training.processes.program import continuable, program
+
+# What a pre-training and its fine-tunings have in common, as flags.
+ENCODER = {
+    f"--model.{name}"
+    for name in (
+        *("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "patch_size", "image_size"),
+        *("num_frames", "tubelet_size", "hidden_act", "layer_norm_eps", "qkv_bias", "use_cls_token"),
+    )
+}
 
 if TYPE_CHECKING:
     from m33d_hf.experiments.few_labels import Start, Study
@@ -64,7 +74,16 @@ def read(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
     add("--workers", type=int, help="number of processes; default: one per core, at most 8; on a GPU one")
     add("--output_dir", type=Path, default=Path("outputs/few-labels"), help="default: outputs/few-labels")
     add("--report_only", action="store_true", help="only write the reports again, from results.json")
-    return parser.parse_known_args(argv)
+    options, words = parser.parse_known_args(argv)
+    return options, [part for word in words for part in _split(word)]
+
+
+def _split(word: str) -> list[str]:
+    """`--key=value` as two words, and keys as they are written in recipes: runs take both forms."""
+    if not word.startswith("--"):
+        return [word]
+    key, equals, value = word.partition("=")
+    return [f"--{key[2:].replace('-', '_')}", *([value] if equals else [])]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -90,6 +109,8 @@ def study_of(options: argparse.Namespace, words: Sequence[str]) -> Study:
 
     shared = [word for key, values in _settings(words) if key.startswith("--data.") for word in (key, *values)]
     staged = options.temporal_recipe is not None
+    stated = {key for setting in options.pretrain for key in [f"--{setting.partition('=')[0]}"]}
+    encoder = [word for key, values in _settings(words) if key in ENCODER - stated for word in (key, *values)]
     before = options.pretrain_recipe or ("own/pretrain_clips" if staged else "own/pretrain")
     # Clips of whole videos, annotated or not, are read by `phases`; own/pretrain_clips reads folders of frames else.
     videos = ["--data.source", "phases", *shared] if staged and options.pretrain_recipe is None else shared
@@ -97,7 +118,7 @@ def study_of(options: argparse.Namespace, words: Sequence[str]) -> Study:
     return Study(
         task=options.task or ("action_detection" if staged else "semantic_segmentation"),
         words=("--recipe", options.recipe, *words),
-        pretraining_words=_stage(before, videos, options.pretrain_steps, options.pretrain),
+        pretraining_words=_stage(before, [*videos, *encoder], options.pretrain_steps, options.pretrain),
         temporal_words=temporal,
         starts=tuple(_start(text) for text in options.start),
         amounts=(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -9,14 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from m33d_hf.data.files.sealed_json import write_sealed_json
+from m33d_hf.data.plural import plural
 from m33d_hf.errors import ConfigError
 from m33d_hf.experiments.collected import kept
 from m33d_hf.experiments.commands import DRAW, ROWS, run_folder, training_length
 from m33d_hf.experiments.compute import Compute, environment
 from m33d_hf.experiments.driver import report, run_jobs
 from m33d_hf.experiments.jobs import Job
+from m33d_hf.experiments.report.reproduction import FEW_LABELS
 from m33d_hf.experiments.report.results import DONE, RESULTS
+from m33d_hf.weights.files import REPOSITORY
 
+NOTE = "The same steps for every share of labels; the last step counts, nothing is chosen."
 CLIPS, PHASES = "video_classification", "action_detection"
 # task -> (metric, what tables call it), of which the first one decides.
 METRICS = {
@@ -97,11 +102,16 @@ class Study:
         """Whether it can be run.
 
         Raises:
-            ConfigError: an unknown task, no two different starts, shares outside (0, 1], seeds or names twice, more
-                checkpoints than seeds, a length that is not given, or phases without their second stage or by numbers
-                of samples.
+            ConfigError: an unknown task, starting weights for all, no two different starts, shares outside (0, 1],
+                seeds, names or checkpoints twice, more checkpoints than seeds, a length that is not given, or phases
+                without their second stage or by numbers of samples.
         """
         names = [start.name for start in self.starts]
+        if "--init_from" in self.words:
+            raise ConfigError(
+                "--init_from would be the weights of every start, also of one from scratch; give it as --start "
+                "NAME=FOLDER."
+            )
         if self.task not in METRICS:
             raise ConfigError(f"the task {self.task!r} has no row here; it must be one of {', '.join(METRICS)}.")
         self._check_stages()
@@ -118,6 +128,11 @@ class Study:
         for start in self.starts:
             if len(start.checkpoints) > len(self.seeds):
                 raise ConfigError(f"{start.name} has {len(start.checkpoints)} checkpoints, but seeds are {self.seeds}.")
+            if len(set(start.checkpoints)) < len(start.checkpoints):
+                raise ConfigError(
+                    f"{start.name} has one checkpoint twice, which would count as two seeds of pre-training; give each "
+                    "once (--draws N fine-tunes one several times)."
+                )
         self._check_lengths()
 
     def _check_stages(self) -> None:
@@ -136,6 +151,20 @@ class Study:
                 f"--labels counts samples, which are clips in one stage of {PHASES} and videos in the other; give "
                 "shares of the videos or cases: --fractions 0.2 1."
             )
+
+    def check_checkpoints(self) -> None:
+        """Whether every start is there: one that is not would be met after hours, and leave no verdict.
+
+        Raises:
+            ConfigError: a checkpoint that is no file or folder, nor could be a repository.
+        """
+        for start in self.starts:
+            for place in start.checkpoints:
+                if not Path(place).expanduser().exists() and not REPOSITORY.fullmatch(place):
+                    raise ConfigError(
+                        f"--start {start.name}: {place} is no file, folder or repository (org/name); name the output "
+                        "folder of a pre-training for each seed."
+                    )
 
     def _check_lengths(self) -> None:
         lengths = [("a fine-tuning", self.words)]
@@ -159,13 +188,16 @@ def run_study(study: Study, folder: Path, workers: int | None = None, compute: C
     """Run what is not finished yet, write results.json, tables, answers and the page; return the exit code.
 
     Raises:
-        ConfigError: see `Study.check`.
+        ConfigError: see `Study.check` and `Study.check_checkpoints`.
     """
     study.check()
+    study.check_checkpoints()
     folder, compute = folder.absolute(), compute or Compute()
     rows, count = run_jobs(jobs_of_study(study, folder, compute), folder, workers, compute)
     results = {**results_of(study, rows), "workers": count, "environment": environment(compute)}
     write_sealed_json(folder / RESULTS, results)
+    for sentence in unlike_words(study, rows):
+        print("\n" + sentence.replace("**", ""), flush=True)
     return report(folder)
 
 
@@ -255,16 +287,16 @@ def results_of(study: Study, rows: Mapping[str, Mapping[str, Any]]) -> dict[str,
                for metric, said in METRICS[study.task] for amount in study.amounts]  # fmt: skip
     ids = [str(column["id"]) for column in columns]
     return {
-        "name": "few-labels", "budget": "full", "command": "python scripts/few_labels.py", "seeds": list(study.seeds),
+        "name": FEW_LABELS, "budget": "full", "command": "python scripts/few_labels.py", "seeds": list(study.seeds),
         "settings": {"task": study.task, "words": list(study.words), "pretraining": list(study.pretraining_words),
                      **({"temporal": list(study.temporal_words)} if study.temporal_words else {})},
         "wall_seconds": sum(float(row.get("wall_seconds", 0.0)) for row in rows.values()),
         "cpu_seconds": sum(float(row.get("cpu_seconds", 0.0)) for row in rows.values()),
         "columns": columns, "variants": [{"id": start.name, "label": start.name} for start in study.starts],
         "tables": [{"id": "few_labels", "title": "Few labels", "paper": None, "columns": ids,
-                    "note": "The same steps for every share of labels; the last step counts, nothing is chosen.",
+                    "note": " ".join([NOTE, *labelled_words(study, rows), *unlike_words(study, rows)]),
                     "rows": [{"variant": start.name, "label": start.name, "group": ""} for start in study.starts]}],
-        "questions": list(_questions(study)),
+        "questions": list(_questions(study, unlike_words(study, rows))),
         "history": [], "grid": [], "data": [],
         "pretraining": list(_pretrained(study, rows)), "rows": list(_cells(study, rows)),
     }  # fmt: skip
@@ -275,14 +307,79 @@ def column_id(study: Study, amount: Amount, metric: str) -> str:
     return amount.id if metric == METRICS[study.task][0][0] else f"{amount.id}-{metric}"
 
 
-def _questions(study: Study) -> Iterator[dict[str, Any]]:
-    """One for each metric; the first one decides."""
+def _rows_of(study: Study, rows: Mapping[str, Mapping[str, Any]], start: Start, amount: Amount) -> list[Any]:
+    """Those that are there of a start and an amount of labels."""
+    names = [row_name(start.name, amount, seed, draw)
+             for seed, draw in product(study.seeds_of(start), range(study.draws))]  # fmt: skip
+    return [rows[name] for name in names if name in rows]
+
+
+def labelled_words(study: Study, rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """How much was labelled, as counted by the runs: scenes and videos are drawn whole, so that a share is rounded.
+
+    Args:
+        rows: of the jobs, by id; those of earlier versions counted nothing.
+    """
+    said = []
+    for amount in study.amounts:
+        found = [row["data"] for start in study.starts for row in _rows_of(study, rows, start, amount) if "data" in row]
+        counts, of = sorted({data["samples"] for data in found}), {data.get("samples_in_source") for data in found}
+        if not counts:
+            continue
+        drawn = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+        whole = sorted({drawn_whole for data in found if (drawn_whole := _wholes(data))})
+        wholes = f" ({whole[0]})" if len(whole) == 1 else ""
+        total = f" of {of.pop()}" if len(of) == 1 and None not in of else ""
+        said.append(f"{amount.title}: {drawn}{total} samples{wholes}")
+    return [f"Trained on: {'; '.join(said)}."] if said else []
+
+
+def _wholes(data: Mapping[str, Any]) -> str:
+    """How many of the scenes or videos, which are drawn whole; empty where nobody counted them."""
+    if data.get("sequences"):
+        drawn, there = data["sequences"]
+        return f"{drawn} of {plural(there, 'sequence')}"
+    drawn, there = data.get("videos"), data.get("videos_in_source")
+    return f"{drawn} of {plural(there, 'video')}" if drawn and there else ""
+
+
+def unlike_words(study: Study, rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Where starts differ in more than their weights; none where all have one encoder.
+
+    Arguments as those of `labelled_words`.
+    """
+    encoders: dict[str, list[str]] = {}
+    known: dict[str, dict[str, Any]] = {}
+    for start in study.starts:
+        for amount in study.amounts:
+            for row in _rows_of(study, rows, start, amount):
+                if "encoder" in row:
+                    key = json.dumps(row["encoder"], sort_keys=True)
+                    known[key] = row["encoder"]
+                    encoders.setdefault(key, [])
+                    encoders[key] += [] if start.name in encoders[key] else [start.name]
+    if len(known) < 2:
+        return []
+    first = next(iter(known.values()))
+    differ = [name for name in first if any(each[name] != first[name] for each in known.values())]
+    listed = "; ".join(
+        f"{', '.join(encoders[key])}: {', '.join(f'{name} {each[name]}' for name in differ)}"
+        for key, each in known.items()
+    )
+    return [
+        f"**The starts differ in more than their weights** ({listed}), so that no difference is due to pre-training "
+        "alone. To compare weights, give --model.KEY VALUE for each of these, of the checkpoint."
+    ]
+
+
+def _questions(study: Study, unlike: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """One for each metric; the first one decides. `unlike`: see `unlike_words`."""
     first, *others = [start.name for start in study.starts]
     for number, (metric, said) in enumerate(METRICS[study.task]):
         ids = [column_id(study, amount, metric) for amount in study.amounts]
         compare = [{"better": name, "than": first, "columns": ids, "text": f"{name} over {first}"} for name in others]
         text = f"Is it better than {first}, with few labels{'' if number == 0 else f', by {said}'}?"
-        because = "Declared by the command line, before the run."
+        because = " ".join(["Declared by the command line, before the run.", *unlike])
         question = {"id": "labels" if number == 0 else metric, "text": text, "because": because, "compare": compare}
         yield question | ({"primary": True} if number == 0 else {})
 

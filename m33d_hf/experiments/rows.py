@@ -20,6 +20,7 @@ from m33d_hf.data.loader.loading import SampleDataset
 from m33d_hf.errors import M33DError
 from m33d_hf.evaluation.flops import flops_per_sample
 from m33d_hf.evaluation.loss_floors import loss_floors
+from m33d_hf.experiments.collected import kept
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.modeling.pretraining_m33d import M33DForPreTraining
 from m33d_hf.training.prior.choosing import with_prior_weight
@@ -39,6 +40,8 @@ from m33d_hf.training.tasks.video_classification import VideoClassificationTask
 from m33d_hf.visualization.reconstruction import output_views, rgb_image
 
 Row = dict[str, Any]
+# Of an encoder, beside the sizes of its pictures and patches.
+ENCODER = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "num_frames", "tubelet_size")
 DENSE: dict[str, type[DenseTask]] = {task.name: task for task in (DepthEstimationTask, SemanticSegmentationTask)}
 OTHERS: tuple[type[Task], ...] = (PretrainingTask, VideoClassificationTask, ActionDetectionTask)
 TASKS: dict[str, type[Task]] = {**DENSE, **{task.name: task for task in OTHERS}}
@@ -124,7 +127,7 @@ def trained(task: str, argv: Sequence[str], output_dir: str, steps: int) -> Row:
     """One run of any one-stage task by a user's own command, with the metrics of its last evaluation."""
     result, seconds = _by_command(task, argv, output_dir)
     told = json.loads((Path(output_dir) / "train_config.json").read_text(encoding="utf-8"))
-    found: Row = {"steps": steps, "seconds": seconds, "metrics": _plain(result.metrics)}
+    found: Row = {"steps": steps, "seconds": seconds, "metrics": _plain(result.metrics), **_seen(output_dir)}
     if task == PretrainingTask.name:
         config = M33DForPreTraining.from_pretrained(output_dir).config
         batch = int(told["plan"]["effective_batch"])
@@ -140,7 +143,18 @@ def trained_in_stages(clip_argv: Sequence[str], temporal_argv: Sequence[str], ou
     words = [*temporal_argv, "--init_from", clip_dir]
     result, second = _by_command(ActionDetectionTask.name, words, temporal_dir)
     shutil.rmtree(Path(temporal_dir) / "features", ignore_errors=True)  # many rows: keep the disk small
-    return {"steps": steps, "seconds": first + second, "metrics": _plain(result.metrics), "headline": "phases done"}
+    found: Row = {"steps": steps, "seconds": first + second, "metrics": _plain(result.metrics), **_seen(clip_dir)}
+    return {**found, "headline": "phases done"}
+
+
+def _seen(output_dir: str) -> Row:
+    """What a run was trained on, and its encoder: what a comparison of starts and of amounts of labels rests on."""
+    data = json.loads((Path(output_dir) / "train_config.json").read_text(encoding="utf-8"))["data"]
+    config = M33DConfig.from_pretrained(output_dir)
+    encoder: Row = {name: getattr(config, name) for name in ENCODER}
+    encoder |= {"image_size": list(config.image_height_width), "patch_size": list(config.patch_height_width)}
+    counted = kept(data, "samples", "samples_in_source", "sequences", "videos", "videos_in_source")
+    return {"data": counted, "encoder": encoder}
 
 
 def _by_command(task: str, argv: Sequence[str], output_dir: str) -> tuple[TrainResult, float]:

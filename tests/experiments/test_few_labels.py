@@ -16,7 +16,7 @@ from m33d_hf.experiments.few_labels import Amount, Start, Study, jobs_of_study, 
 from m33d_hf.experiments.jobs import check_jobs
 from m33d_hf.experiments.report.answers import declared
 from m33d_hf.experiments.report.results import cell
-from m33d_hf.scripts.few_labels import main
+from m33d_hf.scripts.few_labels import main, read, study_of
 from m33d_hf.training.recipe.parsing import resolve
 
 TINY = [
@@ -88,6 +88,11 @@ def test_fine_tunings_are_averaged_and_every_start_is_compared_with_the_first(tm
         ({"amounts": (Amount(share=1.5),)}, "at most 1"),
         ({"seeds": (0, 0)}, "once each"),
         ({"starts": (Start("a"), Start("b", checkpoints=("1", "2", "3", "4")))}, "4 checkpoints"),
+        ({"starts": (Start("a"), Start("b", checkpoints=("1", "1")))}, "would count as two seeds"),
+        (
+            {"words": ("--recipe", "rooms/semseg", "--init_from", "x")},
+            "weights of every start, also of one from scratch",
+        ),
         ({"words": ("--recipe", "rooms/semseg")}, "a fine-tuning needs --train.max_steps"),
         ({"pretraining_words": ("--recipe", "rooms/pretrain")}, "a pre-training needs --train.max_steps"),
     ],
@@ -112,6 +117,80 @@ def test_every_recipe_of_one_stage_gives_its_rows(recipe: str, task: str, tmp_pa
     for job in jobs_of_study(study, tmp_path, Compute(device="cuda", precision="bf16")):
         args = resolve([*job.parameters["argv"], "--output_dir", "x"], task).args
         assert args.data.root == "DATA" and not args.cpu and args.evaluation.at_end
+
+
+def _done(study: Study, folder: Path, encoders: dict[str, int], samples: int = 6) -> dict[str, dict[str, Any]]:
+    """Rows of a study, by the width of each start's encoder."""
+    return {
+        job.id: {
+            "status": "done", "metrics": {"miou": 0.3}, "encoder": {"hidden_size": encoders[start], "num_frames": 1},
+            "data": {"samples": samples + job.id.endswith("s1"), "samples_in_source": 24, "sequences": [1, 4]},
+        }
+        for job in jobs_of_study(study, folder, Compute()) for start in encoders if f"-{start}-s" in job.id
+    }  # fmt: skip
+
+
+def test_starts_that_differ_in_more_than_weights_are_told_with_the_verdict(tmp_path: Path) -> None:
+    study = _study(starts=(Start("scratch"), Start("given", checkpoints=("a", "b", "c"))), draws=1)
+    results = results_of(study, _done(study, tmp_path, {"scratch": 128, "given": 768}))
+    told = "(scratch: hidden_size 128; given: hidden_size 768)"
+    assert told in results["questions"][0]["because"] and told in results["tables"][0]["note"]
+    alike = results_of(study, _done(study, tmp_path, {"scratch": 768, "given": 768}))
+    assert "more than their weights" not in str(alike)
+
+
+def test_a_share_says_how_many_samples_it_was(tmp_path: Path) -> None:
+    """Scenes are drawn whole: a tenth of four scenes is one, a quarter."""
+    study = _study(starts=(Start("a"), Start("b")), amounts=(Amount(share=0.1),), draws=1)
+    note = results_of(study, _done(study, tmp_path, {"a": 1, "b": 1}))["tables"][0]["note"]
+    assert note.endswith("Trained on: 10 % of the labels: 6 to 7 of 24 samples (1 of 4 sequences).")
+    clips = {name: {**row, "data": {"samples": 8, "videos": 1, "videos_in_source": 5}}
+             for name, row in _done(study, tmp_path, {"a": 1, "b": 1}).items()}  # fmt: skip
+    note = results_of(study, clips)["tables"][0]["note"]
+    assert note.endswith("Trained on: 10 % of the labels: 8 samples (1 of 5 videos).")
+    before = {name: {k: v for k, v in row.items() if k != "data"}
+              for name, row in _done(study, tmp_path, {"a": 1, "b": 1}).items()}  # fmt: skip
+    assert "Trained on" not in results_of(study, before)["tables"][0]["note"], "rows of earlier versions"
+
+
+def test_a_pretraining_has_the_encoder_of_its_fine_tunings() -> None:
+    words = [
+        *("--recipe", "own/semseg", "--train.max-steps=5", "--model.hidden-size=32", "--model.image_size", "48", "64"),
+        *("--model.drop_path_rate", "0.1", "--labels", "4", "--start", "a", "--start", "b=method:mae"),
+        *("--pretrain_steps", "3", "--pretrain", "model.image_size=96"),
+    ]
+    study = study_of(*read(words))
+    study.check()
+    assert study.words[2:] == ("--train.max_steps", "5", "--model.hidden_size", "32", "--model.image_size", "48", "64",
+                               "--model.drop_path_rate", "0.1")  # fmt: skip
+    before = resolve(
+        [*study.pretraining_words, "--method", "mae", "--data.root", "x", "--output_dir", "y"], "pretraining"
+    )
+    assert (before.args.model["hidden_size"], before.args.model["image_size"]) == (32, 96)
+    assert "drop_path_rate" not in before.args.model
+
+
+def test_a_checkpoint_that_is_not_there_is_met_before_anything_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [
+        "--recipe",
+        "own/semseg",
+        "--data.root",
+        "x",
+        "--train.max_steps",
+        "3",
+        "--labels",
+        "5",
+        "--start",
+        "scratch",
+    ]
+    assert main([*words, "--start", f"mae={tmp_path}/nothing", "--output_dir", str(tmp_path / "out")]) == 2
+    assert f"--start mae: {tmp_path}/nothing is no file, folder or repository" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    _study(
+        starts=(Start("a"), Start("b", checkpoints=("facebook/vit-mae-base@main", str(tmp_path))))
+    ).check_checkpoints()
 
 
 def test_a_wrong_command_line_is_an_error_not_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:
@@ -142,8 +221,6 @@ def test_real_labelled_frames_from_end_to_end(tmp_path: Path, capsys: pytest.Cap
         *("--start", "scratch", "--start", "mae=method:mae", "--pretrain_steps", "3"),
         *("--output_dir", str(tmp_path / "out"), "--data.allow_missing_classes", "true"),
     ]
-    for key, value in zip(TINY[::2], TINY[1::2], strict=True):
-        words += ["--pretrain", f"{key.removeprefix('--')}={value}"] if not key.startswith("--data.") else []
     assert main(words) == 0, capsys.readouterr().out
     results = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))
     assert {(row["variant"], row["column"], row["seed"]) for row in results["rows"]} == {
@@ -151,6 +228,10 @@ def test_real_labelled_frames_from_end_to_end(tmp_path: Path, capsys: pytest.Cap
     }
     assert all(row["status"] == "done" and 0 <= row["value"] <= 1 for row in results["rows"])
     assert len(results["pretraining"]) == 2 and all(entry["flops"] > 0 for entry in results["pretraining"])
+    tables = (tmp_path / "out" / "tables.md").read_text(encoding="utf-8")
+    assert (
+        "Trained on: 24 labels: 24 of " in tables and "rooms" not in tables and "more than their weights" not in tables
+    )
     said = (tmp_path / "out" / "answers.md").read_text(encoding="utf-8")
     assert "mae over scratch" in said and "mIoU %, 24 labels" in said and "95 % interval" in said
     assert main(["--recipe", "own/semseg", "--output_dir", str(tmp_path / "out"), "--report_only"]) == 0

@@ -29,6 +29,13 @@ CAVEAT = (
     "Small rendered pictures, a tiny encoder and short training: part of any gain over scratch is speed of convergence"
     "{long}, equal steps are not equal FLOPs, and none of it is a claim about ScanNet, NYUv2, UCF-101 or OR-AR."
 )
+# Of `scripts/few_labels.py`, whose data are a user's own.
+FEW_LABELS = "few-labels"
+FEW_LABELS_TITLE = "Few labels: what the starts are worth on this data"
+FEW_LABELS_CAVEAT = (
+    "Of this data, this encoder and this length of training alone: part of any gain over scratch may be speed of"
+    " convergence."
+)
 LONG = " (the long fine-tuning column tells how much)"
 
 
@@ -46,10 +53,11 @@ def write_reports(results: Results, folder: Path) -> tuple[Path, Path]:
     for table in results["tables"]:
         tables += [*table_blocks(results, table), *pictures.get(table["id"], [])]
     rest = [*_recipes(results), *paper_blocks(results), *_long_form(results), *_machine(results)]
-    text.write_text(to_markdown([Heading(TITLE, 1), *head, *tables, *rest], folder), encoding="utf-8")
+    title = FEW_LABELS_TITLE if results["name"] == FEW_LABELS else TITLE
+    text.write_text(to_markdown([Heading(title, 1), *head, *tables, *rest], folder), encoding="utf-8")
     said.write_text(to_markdown([Heading("Questions and answers", 1), *head, *asked], folder), encoding="utf-8")
     lead: list[Block] = [Bullets(summary(results), "lead")] if results.get("questions") else []
-    html = to_html([Heading(TITLE, 1), *lead, *head, *tables, *asked, *rest], TITLE)
+    html = to_html([Heading(title, 1), *lead, *head, *tables, *asked, *rest], title)
     page.write_text(html, encoding="utf-8")
     return page, text
 
@@ -76,7 +84,8 @@ def warnings(results: Results) -> list[Block]:
 
 def _what(results: Results) -> str:
     has_long = any("long" in column["id"] for column in results["columns"])
-    return f"{how_made(results)} {floors_text(results)} {CAVEAT.format(long=LONG if has_long else '')}"
+    caveat = FEW_LABELS_CAVEAT if results["name"] == FEW_LABELS else CAVEAT.format(long=LONG if has_long else "")
+    return " ".join(filter(None, [how_made(results), floors_text(results), caveat]))
 
 
 def how_made(results: Results) -> str:

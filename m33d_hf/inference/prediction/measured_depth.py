@@ -16,6 +16,7 @@ from m33d_hf.data.files.files import MAP_SUFFIXES, load_map
 from m33d_hf.data.files.skips import FILE_NAME, SkipLedger, hole_entries
 from m33d_hf.data.plural import plural
 from m33d_hf.data.sample import RGBDSample, holes_of
+from m33d_hf.data.sources.frames.reading import same_shape
 from m33d_hf.errors import ConfigError, DataError
 from m33d_hf.inference.prediction.inputs import Item
 from m33d_hf.inference.prediction.options import PredictionOptions
@@ -34,17 +35,20 @@ class DepthFolder:
         unit: of --depth_unit, or None.
         processor: of the model.
         needed: an input without depth there is an error.
+        align: of --depth_align, for maps of pictures of another size; those of videos are resized as in training.
         output: folder of the predictions, for the list.
 
     Raises:
         ConfigError: no such folder, or depth of a kind or unit that contradicts what is known of it.
     """
 
-    def __init__(self, folder: Path, unit: str | None, processor: Any, needed: bool, output: Path) -> None:
+    def __init__(
+        self, folder: Path, unit: str | None, processor: Any, needed: bool, output: Path, align: str = "refuse"
+    ) -> None:
         self.folder = folder.expanduser()
         if not self.folder.is_dir():
             raise ConfigError(f"--depth {self.folder} is no folder; give the one that holds the maps.")
-        self._unit, self._needed = unit, needed
+        self._unit, self._needed, self._align = unit, needed, align
         self._stated = read_sidecar_spec(self.folder, unit=unit) if spec_folder(self.folder) else None
         known = getattr(processor, "depth_spec", None)
         self._known = None if known is None else spec_of(known)
@@ -58,16 +62,20 @@ class DepthFolder:
         self.holes = HoleCount()
         self._ledger = SkipLedger(output / FILE_NAME, 1.0, 0)
 
-    def of_picture(self, item: Item) -> dict[str, Any] | None:
+    def of_picture(self, item: Item, size: tuple[int, int]) -> dict[str, Any] | None:
         """Arguments of an image processor, "depth" (H, W) and more; None where there is no map.
 
+        Args:
+            item: the picture.
+            size: its (height, width).
+
         Raises:
-            DataError: several maps, one that cannot be read, or none where depth is needed.
+            DataError: several maps, one that cannot be read or has another size, or none where depth is needed.
         """
         found = [path for suffix in MAP_SUFFIXES if (path := self.folder / f"{item.name}{suffix}").is_file()]
         if len(found) > 1:
             raise DataError(f"--depth {self.folder} holds several maps named {item.name} ({', '.join(MAP_SUFFIXES)})")
-        given = self._read_map(found[0]) if found else None
+        given = self._read_map(found[0], size) if found else None
         if given is None:
             self._lacks(item)
         with self._counting:
@@ -96,11 +104,28 @@ class DepthFolder:
             )
         return self._known
 
-    def _read_map(self, path: Path) -> dict[str, Any]:
-        values = load_map(path).values
+    def _read_map(self, path: Path, size: tuple[int, int]) -> dict[str, Any]:
+        values = self._sized(path, load_map(path).values, size)
         if self._stated is not None:
             return {"depth": decode_depth(np.asarray(values), self._stated, read_picture_scale(path))}
         return {"depth": values} if self._unit is None else {"depth": values, "depth_unit": self._unit}
+
+    def _sized(self, path: Path, values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+        """A map as it is stored, at the picture's size: by the nearest pixel, as data.options.align has it."""
+        if values.shape == size:
+            return values
+        sizes = f"the depth map {path} is {values.shape[0]}x{values.shape[1]}, but its picture is {size[0]}x{size[1]}"
+        if self._align == "refuse":
+            raise DataError(f"{sizes}; if both show the same view, pass --depth_align depth_to_rgb")
+        if not same_shape(values.shape, size):
+            raise DataError(
+                f"{sizes}, of another aspect ratio: --depth_align would stretch one view over another. Crop both to "
+                "the same part of the scene first"
+            )
+        rows, columns = (
+            ((2 * np.arange(new) + 1) * old // (2 * new)) for new, old in zip(size, values.shape, strict=True)
+        )
+        return np.ascontiguousarray(values[np.ix_(rows, columns)])
 
     def _lacks(self, item: Item) -> None:
         if self._needed:
@@ -128,13 +153,16 @@ def depth_folder(options: PredictionOptions, processor: Any, needed: bool) -> De
     """The folder of `--depth`, None without it; arguments and errors as those of the class."""
     if options.depth is None:
         return None
-    return DepthFolder(Path(options.depth), options.depth_unit, processor, needed, Path(options.output))
+    folder, output = Path(options.depth), Path(options.output)
+    return DepthFolder(folder, options.depth_unit, processor, needed, output, options.depth_align)
 
 
 def depth_rules(options: PredictionOptions) -> Mapping[str, Any]:
     """What two calls that write into one folder must have in common."""
     depth = None if options.depth is None else str(Path(options.depth).expanduser().resolve())
-    return {"depth": depth, "depth_unit": options.depth_unit}
+    # Left out where it is as it always was, so that folders of earlier versions can be continued.
+    aligned = {} if options.depth_align == "refuse" else {"depth_align": options.depth_align}
+    return {"depth": depth, "depth_unit": options.depth_unit, **aligned}
 
 
 def task_inputs_of(model: Any) -> tuple[str, ...]:

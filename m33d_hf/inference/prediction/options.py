@@ -11,6 +11,7 @@ from m33d_hf.errors import ConfigError, nearest_name_hint
 from m33d_hf.inference.prediction.views import ViewOptions
 
 PRECISIONS = ("no", "bf16", "fp16")
+DEPTH_ALIGNMENTS = ("refuse", "depth_to_rgb")
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class PredictionOptions:
         depth: folder of measured depth, files named as the pictures, for reconstructions and for segmentation by a
             model that sees it.
         depth_unit: of these files, where the model's processor does not know it.
+        depth_align: "refuse" or "depth_to_rgb": whether a map of another size is resized to its picture.
         top_k: classes that are listed of a clip.
         clips: clips of a video, evenly spread, whose probabilities are averaged.
         fps: constant rate of long videos, if that of the file is missing or wrong.
@@ -55,6 +57,7 @@ class PredictionOptions:
     kind: str = "auto"
     depth: Path | None = None
     depth_unit: str | None = None
+    depth_align: str = "refuse"
     top_k: int = 5
     clips: int = 1
     fps: float | None = None
@@ -74,6 +77,8 @@ class PredictionOptions:
                 raise ConfigError(f"--{name} {value} must be at least 1.")
         if self.precision not in PRECISIONS:
             raise ConfigError(f"--precision {self.precision!r} must be one of {', '.join(PRECISIONS)}.")
+        if self.depth_align not in DEPTH_ALIGNMENTS:
+            raise ConfigError(f"--depth_align {self.depth_align!r} must be one of {', '.join(DEPTH_ALIGNMENTS)}.")
         if not 1 <= self.field_of_view <= 170:
             raise ConfigError(f"--field_of_view {self.field_of_view:g} must be between 1 and 170 degrees.")
         if self.fps is not None and not 0 < self.fps <= 1e6:

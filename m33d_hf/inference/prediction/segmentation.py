@@ -78,9 +78,9 @@ class SegmentationTask(PredictionTask):
         """
         if self.depth is None:
             return super().prepare(item)
-        given = self.depth.of_picture(item)
         pixels, orientation = read_picture(item.path)
         self.turned += orientation != 1
+        given = self.depth.of_picture(item, pixels.shape[:2])
         return self.model.prepare(np.ascontiguousarray(pixels), given)
 
     def closing(self) -> list[str]:

@@ -35,7 +35,7 @@ def check_depth_is_there(args: RunArguments, inputs: Sequence[str], source: Sour
         options = args.data.options if word == "training" else {**args.data.options, **args.data.eval_options}
         off = "data.options.depth is none, which turns it off: pass --data.options.depth auto. Else name its depth "
         raise ConfigError(
-            f"model.task_inputs has depth, but the {word} data (source {args.data.source!r}) has none. "
+            f"model.task_inputs has depth, but the {word} data (source {args.data.source!r}) has none that is read. "
             f"{off if options.get('depth') == 'none' else 'Name its depth '}"
             "(--data.options.depth FOLDER, where the source has that option), predict it with "
             "scripts/extract_depth.py, or go without: --model.task_inputs '[rgb]'"

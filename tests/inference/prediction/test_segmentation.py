@@ -16,6 +16,7 @@ from helpers.depth_models import shake
 from helpers.prediction import ALONE, NAMES, options, picture, save_pictures, save_segmentation
 from helpers.tiny import tiny_config
 from helpers.videos import write_video
+from m33d_hf.data.sample import RGBDSample
 from m33d_hf.errors import ConfigError
 from m33d_hf.inference.prediction.running import PredictionSummary, predict
 from m33d_hf.modeling.image_processing_m33d import M33DImageProcessor
@@ -191,3 +192,34 @@ def test_depth_that_a_model_does_not_see_or_cannot_do_without(model: Path, tmp_p
     assert summary.predicted == 0 and "holds nothing named p0" in summary.skipped[0].reason
     Image.fromarray(np.full((48, 60), 900, np.uint16)).save(tmp_path / "maps/p0.png")
     assert run(folder, tmp_path / "in", tmp_path / "again", depth=tmp_path / "maps").predicted == 1
+
+
+def test_maps_of_another_size_are_resized_where_asked_for_as_in_training(tmp_path: Path) -> None:
+    folder = save_rgbd(tmp_path / "model", task_inputs=["rgb", "depth"])
+    (path,) = save_pictures(tmp_path / "in", 1)
+    (tmp_path / "maps").mkdir()
+    small = np.random.default_rng(0).integers(0, 4000, (16, 20)).astype(np.uint16)
+    Image.fromarray(small).save(tmp_path / "maps" / path.name)
+    refused = run(folder, tmp_path / "in", tmp_path / "refused", depth=tmp_path / "maps")
+    assert "is 16x20, but its picture is 48x60" in refused.skipped[0].reason
+    assert "pass --depth_align depth_to_rgb" in refused.skipped[0].reason
+    assert "With measured depth: 0 pictures." in refused.lines, "what was skipped was not used"
+    aligned = {"depth": tmp_path / "maps", "depth_align": "depth_to_rgb"}
+    assert run(folder, tmp_path / "in", tmp_path / "out", **aligned).predicted == 1
+    sample = RGBDSample("x", torch.zeros(1, 3, 48, 60), torch.from_numpy(small.astype(np.float32))[None, None],
+                        aligned=False)  # fmt: skip
+    large = sample.align().depth
+    assert large is not None
+    (tmp_path / "large").mkdir()
+    Image.fromarray(large[0, 0].numpy().astype(np.uint16)).save(tmp_path / "large" / path.name)
+    run(folder, tmp_path / "in", tmp_path / "same", depth=tmp_path / "large")
+    run(folder, tmp_path / "in", tmp_path / "rgb")
+    found, expected, alone = (
+        np.array(Image.open(tmp_path / name / "labels" / path.name)) for name in ("out", "same", "rgb")
+    )
+    assert np.array_equal(found, expected) and not np.array_equal(found, alone)
+    Image.fromarray(small[:, :16]).save(tmp_path / "maps" / path.name)
+    stretched = run(folder, tmp_path / "in", tmp_path / "stretched", **aligned)
+    assert "of another aspect ratio" in stretched.skipped[0].reason
+    with pytest.raises(ConfigError, match="must be one of refuse, depth_to_rgb"):
+        run(folder, tmp_path / "in", tmp_path / "word", depth=tmp_path / "maps", depth_align="rgb_to_depth")

@@ -300,7 +300,7 @@ def refuse_sizes(root: Path, sizes: Mapping[str, tuple[int, ...]], align: str = 
             "calibration (--data.options.calibration of the sources folder and phases) or register depth to RGB first."
         )
     first, *others = sizes.values()
-    if not all(_same_shape(first, other) for other in others):
+    if not all(same_shape(first, other) for other in others):
         raise DataError(
             f"the files of one frame differ in aspect ratio (height x width): {listing}. align={align} would stretch "
             "one field of view over another and misplace every pixel. Before training, crop both to the same part of "
@@ -309,7 +309,7 @@ def refuse_sizes(root: Path, sizes: Mapping[str, tuple[int, ...]], align: str = 
         )
 
 
-def _same_shape(first: tuple[int, ...], second: tuple[int, ...]) -> bool:
+def same_shape(first: tuple[int, ...], second: tuple[int, ...]) -> bool:
     """Whether two sizes have one aspect ratio, but for rounding: 1 %, or a pixel of the smaller picture."""
     (height, width), (other_height, other_width) = first, second
     apart = abs(height * other_width - width * other_height)

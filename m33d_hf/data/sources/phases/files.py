@@ -80,13 +80,14 @@ class FoundVideo:
 
 @dataclass
 class FoundVideos:
-    """All videos under a root, by key in natural order, before any split."""
+    """All videos under a root, by key in natural order, before any split; `told` is for the log of every run."""
 
     videos: dict[str, FoundVideo]
     depth_spec: DepthSpec | None
     names: dict[str, str]
     unpaired: list[Unpaired] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    told: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -173,6 +174,10 @@ def _video_files(root: Path, folder: Path, files: Sequence[str], options: VideoO
             f"{sidecars} holds depth of none of the {len(names)} videos; for the first, {first}, neither {tried} "
             f"exists (as a folder of PNG, or .parquet, .npy, .npz). Extract it: {how_to_extract(root, sidecars)}"
         )
+    unread = _unread_depth(root, folder) if sidecars is None and options.depth == "auto" else None
+    if options.require_depth and unread is not None:
+        raise DataError(f"require_depth is set, but {unread}")
+    found.told += [] if unread is None else [unread]
     if options.require_depth and sidecars is None:
         raise DataError(
             f"require_depth is set, but no depth was found for the videos of {folder}. Extract it: "
@@ -191,9 +196,23 @@ def _sidecar_root(root: Path, folder: Path, options: VideoOptions) -> Path | Non
         if found is None:
             raise DataError(f"depth={options.depth!r} is not a folder, neither under {root} nor elsewhere")
         return found
-    usual = [base / name for base in (root, folder) for name in DEPTH_FOLDERS]
-    stated = options.depth_options.states_meaning
-    return next((place for place in usual if place.is_dir() and (stated or (place / SPEC_FILE).is_file())), None)
+    usual, stated = _usual_places(root, folder), options.depth_options.states_meaning
+    return next((place for place in usual if stated or (place / SPEC_FILE).is_file()), None)
+
+
+def _usual_places(root: Path, folder: Path) -> list[Path]:
+    return [base / name for base in (root, folder) for name in DEPTH_FOLDERS if (base / name).is_dir()]
+
+
+def _unread_depth(root: Path, folder: Path) -> str | None:
+    """A sentence on a folder of depth that nobody says the meaning of; None where there is none."""
+    place = next(iter(_usual_places(root, folder)), None)
+    if place is None:
+        return None
+    return (
+        f"{place} is not read, since it has no {SPEC_FILE}: say what its values mean with --data.options.depth_unit "
+        f"(such as millimetre) or depth_kind, or write {place / SPEC_FILE} (docs/depth_units.md)"
+    )
 
 
 def _frame_folders(folder: Path, options: VideoOptions) -> FoundVideos:

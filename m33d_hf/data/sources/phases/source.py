@@ -179,7 +179,7 @@ class PhasesSource(PhaseSource):
         self.unpaired: list[Unpaired] = [*found.unpaired, *labels.unpaired, *unlisted]
         if cameras is not None:
             cases = self._led(cases, labels)
-        self._tell(describe_reading(labels.all, ignored))
+        self._tell([*found.told, *describe_reading(labels.all, ignored)])
         rules = self._phase_names(labels, phase_names, unknown_phase, ignored)
         inclusive, how = ends_are_inclusive(labels.all, segment_end)
         timing = Timing(0, fps, label_fps, length_tolerance, inclusive)

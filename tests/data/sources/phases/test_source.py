@@ -228,7 +228,13 @@ def test_depth_sidecars_of_video_files(cholec: Path, tmp_path: Path) -> None:
     plain = _source(tmp_path, clip_span=4, depth="none")
     assert plain.depth_spec is None and plain.digest() != source.digest()
     (tmp_path / "depth/depth_spec.json").unlink()
-    assert _source(tmp_path).depth_spec is None  # nobody says what it means, and nobody asked for it
+    silent = _source(tmp_path)
+    assert silent.depth_spec is None  # nobody says what it means, and nobody asked for it
+    told = f"{tmp_path / 'depth'} is not read, since it has no depth_spec.json: say what its values mean with"
+    assert any(note.startswith(told) for note in silent.notes)
+    assert not any("is not read" in note for note in _source(tmp_path, depth="none").notes)
+    with pytest.raises(DataError, match=r"require_depth is set, but .*is not read, since it has no depth_spec\.json"):
+        _source(tmp_path, require_depth=True)
     with pytest.raises(ConfigError, match=r"depth_spec\.json"):
         _source(tmp_path, depth="depth")
     assert _source(tmp_path, depth="depth", depth_scale=1000.0).depth_spec is not None
