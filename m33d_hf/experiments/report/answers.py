@@ -9,7 +9,7 @@ from typing import Any
 
 from m33d_hf.experiments.report.comparison import BETTER, UNDECIDED, UNKNOWN, WORSE
 from m33d_hf.experiments.report.conditions import condition_blocks
-from m33d_hf.experiments.report.contrasts import Difference, Pair, compare_family
+from m33d_hf.experiments.report.contrasts import Difference, Pair, compare_family, rounded_up
 from m33d_hf.experiments.report.results import Results, column_entry, labels
 from m33d_hf.visualization.document import Block, Bullets, Heading, Paragraph, Table
 
@@ -68,7 +68,7 @@ def overall(differences: Sequence[Difference]) -> str:
     verdicts = [found.verdict for found in differences]
     counts = {verdict: verdicts.count(verdict) for verdict in (BETTER, WORSE, UNDECIDED, UNKNOWN)}
     total, columns = len(verdicts), "column" if len(verdicts) == 1 else "columns"
-    bound = max((found.bound for found in differences if found.verdict == UNDECIDED), default=0.0)
+    bound = rounded_up(max((found.bound for found in differences if found.verdict == UNDECIDED), default=0.0))
     tail = [f"no difference larger than {bound:.1f} in {counts[UNDECIDED]}"] if counts[UNDECIDED] else []
     tail += [f"no verdict in {counts[UNKNOWN]}"] if counts[UNKNOWN] else []
     if not total or counts[UNKNOWN] == total:

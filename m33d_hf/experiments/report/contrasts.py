@@ -7,6 +7,7 @@ x is the end of the 95 % interval that is farther from zero.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -24,12 +25,14 @@ from m33d_hf.experiments.report.results import (
 from m33d_hf.experiments.report.two_way import Estimate, TwoWay, holm
 
 ALPHA = 0.05
+_SAME = 1e-9  # of a tenth: what is left of a decimal number in floating point
 RULE = (
     "Verdicts come from one model per column, value = row + seed + noise, fitted by least squares to all rows of the"
     " column. Seeds are seeds of pre-training; several fine-tunings of one encoder are averaged first. A difference in"
     " percentage points is **better** or **worse** by its 95 % interval where its p value is below .05 after Holm's"
     " adjustment over all comparisons and columns of its question; otherwise there is **no difference larger than** the"
-    " far end of that interval. The questions were declared before the run; nothing else gets a verdict."
+    " far end of that interval. Ends are rounded outwards. The questions were declared before the run; nothing else gets"
+    " a verdict."
 )
 
 
@@ -81,9 +84,18 @@ class Difference:
         if self.estimate is None or self.verdict == UNKNOWN:
             return f"no verdict ({self.why})"
         if self.verdict == UNDECIDED:
-            return f"no difference larger than {self.bound:.1f}"
-        ends = sorted((abs(self.estimate.low), abs(self.estimate.high)))
-        return f"{self.verdict} by {ends[0]:.1f} to {ends[1]:.1f}"
+            return f"no difference larger than {rounded_up(self.bound):.1f}"
+        least, most = sorted((abs(self.estimate.low), abs(self.estimate.high)))
+        return f"{self.verdict} by {_rounded_down(least):.1f} to {rounded_up(most):.1f}"
+
+
+def rounded_up(points: float) -> float:
+    """To a tenth, away from zero: printed intervals hold the whole of what was estimated."""
+    return math.ceil(10 * points - _SAME) / 10
+
+
+def _rounded_down(points: float) -> float:
+    return math.floor(10 * points + _SAME) / 10
 
 
 def compare_family(results: Results, pairs: Sequence[Pair]) -> list[Difference]:

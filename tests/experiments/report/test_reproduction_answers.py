@@ -49,10 +49,26 @@ def test_words_for_a_difference() -> None:
                     "no verdict (one seed)"]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "told"),
+    [
+        (0.759, 1.941, "better by 0.7 to 2.0"),
+        (-3.114, -1.171, "worse by 1.1 to 3.2"),
+        (0.3, 0.7, "better by 0.3 to 0.7"),
+        (0.1 + 0.2, 0.1 + 0.6, "better by 0.3 to 0.7"),  # which are not quite .3 and .7
+        (-0.4, 0.732, "no difference larger than 0.8"),
+        (-1.2, 0.9, "no difference larger than 1.2"),
+    ],
+)
+def test_ends_of_intervals_are_rounded_outwards(low: float, high: float, told: str) -> None:
+    estimate = Estimate((low + high) / 2, low, high, 0.01, 8)
+    assert Difference(Pair("a", "b", "c"), estimate, 0.5 if low < 0 < high else 0.01, 3, {}).text() == told
+
+
 def test_every_question_has_the_known_answer() -> None:
     found = {answer.id: answer for answer in answers(made_results())}
     assert found["winning"].verdict == "yes, better in 3 of 3 columns"
-    assert found["sameness"].verdict == "not shown: no difference larger than 2.8 in 3 of 3 columns"
+    assert found["sameness"].verdict == "not shown: no difference larger than 2.9 in 3 of 3 columns"
     assert found["losing"].verdict == "no, worse in 3 of 3 columns"
     whys = ["no verdict (a seed failed)", "no verdict (not run)", "no verdict (one seed)"]
     assert [c.verdict for c in found["breaking"].comparisons] == whys
@@ -87,7 +103,7 @@ def test_a_question_that_asks_what_is_not_answered_yes() -> None:
     results["questions"][0]["text"] = "What does it cost?"
     results["questions"][2]["text"] = "How much is lost?"
     first, _, third, _ = short_answers(results)
-    assert first.startswith("**What does it cost?** Better in 3 of 3 columns (mIoU %, 50 labels: better by 8.2 to 11.8")
+    assert first.startswith("**What does it cost?** Better in 3 of 3 columns (mIoU %, 50 labels: better by 8.1 to 11.9")
     assert third.startswith("**How much is lost?** Worse in 3 of 3")
 
 
@@ -96,13 +112,13 @@ def test_the_numbers_stand_beside_the_verdict() -> None:
     assert len(tables) == 4
     same = tables[1].rows[0]
     assert list(same)[:4] == ["same against base", "mIoU %, 50 labels", "+1.00", "-0.85 to +2.85"]
-    assert list(same)[6:] == ["3", "no difference larger than 2.8"]
-    assert tables[0].rows[0][-1] == "**better by 8.2 to 11.8**"
+    assert list(same)[6:] == ["3", "no difference larger than 2.9"]
+    assert tables[0].rows[0][-1] == "**better by 8.1 to 11.9**"
     whys = {row[0]: row[-1] for row in tables[3].rows}
     assert whys["broken against base"] == "no verdict (a seed failed)"
     said = short_answers(made_results())
     assert said[1] == (
-        "**Does sameness help?** Not shown: no difference larger than 2.8 in 3 of 3 columns (measured +1.0)."
+        "**Does sameness help?** Not shown: no difference larger than 2.9 in 3 of 3 columns (measured +1.0)."
     )
 
 
