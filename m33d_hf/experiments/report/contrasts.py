@@ -31,8 +31,8 @@ RULE = (
     " column. Seeds are seeds of pre-training; several fine-tunings of one encoder are averaged first. A difference in"
     " percentage points is **better** or **worse** by its 95 % interval where its p value is below .05 after Holm's"
     " adjustment over all comparisons and columns of its question; otherwise there is **no difference larger than** the"
-    " far end of that interval. Ends are rounded outwards. The questions were declared before the run; nothing else gets"
-    " a verdict."
+    " far end of that interval. Ends are rounded outwards. The questions were declared before the run; nothing else"
+    " gets a verdict."
 )
 
 
