@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections import Counter, defaultdict
@@ -11,10 +12,13 @@ from pathlib import Path
 from m33d_hf.data.plural import agree, plural
 from m33d_hf.data.sources.frames.layouts import leads_upwards
 from m33d_hf.data.sources.frames.pairing import natural_key
+from m33d_hf.data.sources.phases.maps_beside import without_maps
 from m33d_hf.data.sources.videos.files import VIDEO_SUFFIXES
 from m33d_hf.errors import ConfigError, DataError
 from m33d_hf.modeling.picture_files_m33d import kinds_of
 from m33d_hf.modeling.video_reading_m33d import FRAME_SUFFIXES
+
+logger = logging.getLogger(__name__)
 
 ITEMS = ("auto", "images", "videos")
 _NUMBERED = re.compile(r"\d+(?=\D*$)")
@@ -33,7 +37,8 @@ class DepthItem:
 def list_items(
     root: str | Path, items: str = "auto", exclude: Path | None = None, metric: bool = False
 ) -> list[DepthItem]:
-    """Everything below `root`, in natural order of the names; hidden files and `exclude` are left out.
+    """Everything below `root`, in natural order of the names; hidden files and `exclude` are left out, and so are maps of
+    depth and labels that lie there already, which a line in the log counts.
 
     Args:
         root: a folder, or a single file.
@@ -56,7 +61,9 @@ def list_items(
         return found
     if not root.is_dir():
         raise DataError(f"--input {root} does not exist.")
-    files = files_below(root, exclude)
+    files, maps = without_maps(root, files_below(root, exclude))
+    if maps:
+        logger.warning("%s: %s of depth or labels by name left aside", root, plural(len(maps), "map"))
     images = [file for file in files if _is(file, FRAME_SUFFIXES)]
     videos = [file for file in files if _is(file, VIDEO_SUFFIXES)]
     if items == "auto":

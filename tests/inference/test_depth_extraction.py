@@ -273,6 +273,18 @@ def test_unreadable_inputs_are_listed_and_budgeted(tmp_path: Path) -> None:
         extract_depth(options(tmp_path, max_bad_fraction=0.0), ALONE, RedPredictor())
 
 
+def test_depth_that_is_there_already_is_no_input(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for folder in ("walk", "depth/walk"):
+        write_pictures(tmp_path / "in" / folder, 2)
+    for items, names in (("videos", ["walk"]), ("images", ["walk/frame_000", "walk/frame_001"])):
+        caplog.clear()
+        assert [item.rel for item in list_items(tmp_path / "in", items)] == names
+        assert "2 maps of depth or labels by name left aside" in caplog.text
+    caplog.clear()
+    assert [item.rel for item in list_items(tmp_path / "in", "videos", exclude=tmp_path / "in/depth")] == ["walk"]
+    assert not caplog.text, "its own output"
+
+
 def test_what_auto_means(tmp_path: Path) -> None:
     write_pictures(tmp_path / "in" / "walk", 4)
     with pytest.raises(ConfigError, match=r"4 numbered pictures.*--items videos.*--items images"):
