@@ -271,9 +271,16 @@ def test_what_the_readme_says_in_short_is_in_the_answers() -> None:
     assert re.findall(r"(\S+) to (\S+) (?:mIoU|δ1)", steps) == rows and len(rows) == 2
     nothing = re.search(r"over MAE at equal FLOPs \| mIoU .* no difference larger than (\S+) \|", answers)
     assert nothing and f"nothing larger than {nothing[1]} mIoU" in rest
-    confirmed = (ROOT / "results" / "confirm" / "answers.md").read_text(encoding="utf-8")
-    rows = re.findall(r"\| over MAE at equal FLOPs \| .*\*\*better by (\S+) to (\S+)\*\* \|", confirmed)
-    assert re.findall(r"(\S+) to (\S+) (?:mIoU|δ1)", rest) == rows and len(rows) == 2
+    rows = []
+    for plan in ("confirm", "confirm_single"):
+        confirmed = (ROOT / "results" / plan / "answers.md").read_text(encoding="utf-8")
+        rows += re.findall(r"\| over MAE at equal FLOPs \| .*\*\*better by (\S+) to (\S+)\*\* \|", confirmed)
+    rows += re.findall(r"\| over the later stage 2 \| δ1 .*\*\*better by (\S+) to (\S+)\*\* \|", confirmed)
+    assert re.findall(r"(\S+) to (\S+) (?:mIoU|δ1)", rest) == rows and len(rows) == 5
+    assert re.search(r"\| over the later stage 2 \| mIoU .* no difference larger", confirmed)
+    clips = (ROOT / "results" / "clips_confirm" / "answers.md").read_text(encoding="utf-8")
+    (fine_tuned,) = re.findall(r"\| [^|]* \| actions top-1 %, fine-tuned \| .*better by (\S+) to (\S+)\*\* \|", clips)
+    assert re.findall(r"ten motions by (\S+) to (\S+) points", rest) == [fine_tuned]
     assert re.search(r"M33D \(literal\) \| mIoU .* no difference larger", answers)
     assert len(re.findall(r"M33D \(literal\) at equal steps .*worse by", answers)) == 2
 
