@@ -37,8 +37,9 @@ class DepthItem:
 def list_items(
     root: str | Path, items: str = "auto", exclude: Path | None = None, metric: bool = False
 ) -> list[DepthItem]:
-    """Everything below `root`, in natural order of the names; hidden files and `exclude` are left out, and so are maps of
-    depth and labels that lie there already, which a line in the log counts.
+    """Everything below `root`, in natural order of the names; hidden files and `exclude` are left out.
+
+    So are maps of depth and labels that lie there already; a line in the log counts them.
 
     Args:
         root: a folder, or a single file.
