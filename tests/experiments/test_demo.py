@@ -64,12 +64,16 @@ def test_results_hold_a_row_per_method_task_labels_seed(outputs: Path) -> None:
     assert "product_matching_works" in judged and "position_shortcut" not in judged, "literal m33d was not run"
 
 
-def test_report_has_all_pictures_and_can_be_made_again(outputs: Path) -> None:
+def test_report_has_all_pictures_and_can_be_made_again(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     html = (outputs / "report.html").read_text()
     assert html.count("data:image/png;base64") == 2 + 1 + 2 + 2 + 2, (
         "gains and one row of predictions, differences, curves, reconstructions, predictions"
     )
     assert "truth" in html
+    (outputs / "pictures").rename(outputs / "elsewhere")
+    assert main(["--output_dir", str(outputs), "--report_only"]) == 2
+    assert "copy the run's folder pictures too" in capsys.readouterr().err
+    (outputs / "elsewhere").rename(outputs / "pictures")
     shutil.rmtree(outputs / "figures")
     (outputs / "report.html").unlink()
     assert main(["--output_dir", str(outputs), "--report_only"]) == 0

@@ -11,6 +11,7 @@ import numpy as np
 from m33d_hf.experiments.report.answers import Comparison, answers
 from m33d_hf.experiments.report.comparison import BETTER, UNDECIDED, WORSE
 from m33d_hf.experiments.report.contrasts import Difference
+from m33d_hf.experiments.report.demos.figures import kept_arrays
 from m33d_hf.experiments.report.figures import Drawn, differences_to_first, draw
 from m33d_hf.experiments.report.results import DONE, Results, column_entry, labels
 from m33d_hf.visualization.document import Block, Paragraph
@@ -100,7 +101,7 @@ def _arrays(results: Results, variant: str, column: str, folder: Path) -> Mappin
     """What the first row with pictures left: `images`, `labels`, `predictions`, over frames."""
     for row in results["rows"]:
         if (row["variant"], row["column"], row["status"]) == (variant, column, DONE) and row.get("picture"):
-            with np.load(folder / row["picture"]) as arrays:
+            with kept_arrays(folder, row["picture"]) as arrays:
                 return {name: arrays[name] for name in ("images", "labels", "predictions")}
     return None
 

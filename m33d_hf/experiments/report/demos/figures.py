@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.lib.npyio import NpzFile
 
+from m33d_hf.errors import DataError
 from m33d_hf.experiments.report.figures import Drawn, draw
 from m33d_hf.experiments.report.results import DONE, Results, labels
 from m33d_hf.visualization.curves import Curve, curves_figure, smooth
@@ -18,6 +20,23 @@ SMOOTHING = 5
 SHOWN = 4  # frames of those that were kept
 # Of a reconstruction, as the row keeps them and `ReconstructionViews` takes them.
 PARTS = ("target", "visible", "reconstruction", "valid")
+
+
+def kept_arrays(folder: Path, name: str) -> NpzFile:
+    """What a row left to be drawn; to be closed.
+
+    Args:
+        folder: of results.json.
+        name: of the file, as results.json has it.
+
+    Raises:
+        DataError: it is not there.
+    """
+    path = folder / name
+    if not path.is_file():
+        raise DataError(f"{path}, which results.json names, is missing: copy the run's folder {path.parent.name} too.")
+    found: NpzFile = np.load(path)
+    return found
 
 
 def picture_blocks(results: Results, folder: Path) -> list[Block]:
@@ -91,7 +110,7 @@ def _reconstruction(entry: Mapping[str, Any], folder: Path) -> Drawn | None:
     from m33d_hf.modeling.configuration_m33d import M33DConfig
     from m33d_hf.visualization.reconstruction import CAPTION, ReconstructionViews, reconstruction_figure
 
-    with np.load(folder / entry["picture"]) as arrays:
+    with kept_arrays(folder, entry["picture"]) as arrays:
         config = M33DConfig.from_dict(json.loads(str(arrays["config"])))
         names = [spec.name for spec in config.specs if f"{spec.name}/target" in arrays]
         count = len(arrays[f"{names[0]}/target"])
@@ -123,7 +142,7 @@ def _predictions(results: Results, column: Mapping[str, Any], folder: Path) -> D
         return None
     predictions: dict[str, Any] = {}
     for row in rows:
-        with np.load(folder / row["picture"]) as arrays:
+        with kept_arrays(folder, row["picture"]) as arrays:
             images, labels = arrays["images"][:SHOWN], arrays["labels"][:SHOWN]
             predictions[row["method"]] = arrays["predictions"][:SHOWN]
     title = f"{column['says']}, seed {rows[0]['seed']}"
