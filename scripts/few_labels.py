@@ -109,7 +109,7 @@ def study_of(options: argparse.Namespace, words: Sequence[str]) -> Study:
 
     shared = [word for key, values in _settings(words) if key.startswith("--data.") for word in (key, *values)]
     staged = options.temporal_recipe is not None
-    stated = {key for setting in options.pretrain for key in [f"--{setting.partition('=')[0]}"]}
+    stated = {f"--{setting.partition('=')[0]}" for setting in options.pretrain}
     encoder = [word for key, values in _settings(words) if key in ENCODER - stated for word in (key, *values)]
     before = options.pretrain_recipe or ("own/pretrain_clips" if staged else "own/pretrain")
     # Clips of whole videos, annotated or not, are read by `phases`; own/pretrain_clips reads folders of frames else.

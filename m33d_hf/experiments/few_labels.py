@@ -286,6 +286,7 @@ def results_of(study: Study, rows: Mapping[str, Mapping[str, Any]]) -> dict[str,
                 "split": "evaluation", "floor": None, "floor_text": ""}
                for metric, said in METRICS[study.task] for amount in study.amounts]  # fmt: skip
     ids = [str(column["id"]) for column in columns]
+    unlike = unlike_words(study, rows)
     return {
         "name": FEW_LABELS, "budget": "full", "command": "python scripts/few_labels.py", "seeds": list(study.seeds),
         "settings": {"task": study.task, "words": list(study.words), "pretraining": list(study.pretraining_words),
@@ -294,9 +295,9 @@ def results_of(study: Study, rows: Mapping[str, Mapping[str, Any]]) -> dict[str,
         "cpu_seconds": sum(float(row.get("cpu_seconds", 0.0)) for row in rows.values()),
         "columns": columns, "variants": [{"id": start.name, "label": start.name} for start in study.starts],
         "tables": [{"id": "few_labels", "title": "Few labels", "paper": None, "columns": ids,
-                    "note": " ".join([NOTE, *labelled_words(study, rows), *unlike_words(study, rows)]),
+                    "note": " ".join([NOTE, *labelled_words(study, rows), *unlike]),
                     "rows": [{"variant": start.name, "label": start.name, "group": ""} for start in study.starts]}],
-        "questions": list(_questions(study, unlike_words(study, rows))),
+        "questions": list(_questions(study, unlike)),
         "history": [], "grid": [], "data": [],
         "pretraining": list(_pretrained(study, rows)), "rows": list(_cells(study, rows)),
     }  # fmt: skip

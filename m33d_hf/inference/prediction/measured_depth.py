@@ -75,11 +75,12 @@ class DepthFolder:
         found = [path for suffix in MAP_SUFFIXES if (path := self.folder / f"{item.name}{suffix}").is_file()]
         if len(found) > 1:
             raise DataError(f"--depth {self.folder} holds several maps named {item.name} ({', '.join(MAP_SUFFIXES)})")
-        given = self._read_map(found[0], size) if found else None
-        if given is None:
+        if not found:
             self._lacks(item)
+            return None
+        given = self._read_map(found[0], size)
         with self._counting:
-            self.used += given is not None
+            self.used += 1
         return given
 
     def of_video(self, item: Item) -> DepthMaps | None:
@@ -144,8 +145,7 @@ class DepthFolder:
     def closing(self, word: str) -> str:
         """How many inputs had depth, and all of it; `word` names one of them, in small letters."""
         lacking = f"; {self.lacking} without depth there, from RGB alone" if self.lacking else ""
-        listed = f" ({FILE_NAME} lists them)"
-        holes = f" Of their clips, {words}{listed}" if (words := self.holes.words()) else ""
+        holes = f" Of their clips, {words} ({FILE_NAME} lists them)" if (words := self.holes.words()) else ""
         return f"With measured depth: {plural(self.used, word)}{lacking}.{holes}"
 
 

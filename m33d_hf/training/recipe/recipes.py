@@ -112,7 +112,8 @@ def recipe_chain(name: str) -> list[tuple[str, dict[str, Any]]]:
 def method_layer(name: str, stage: int | None, num_frames: int) -> tuple[str, dict[str, Any]]:
     """(label, tree) of a method for images (`num_frames` 1; stage 1, 2 or None) or clips.
 
-    A method without stages is its own stage 2 (the masked modelling of a two-stage recipe); it has no stage 1.
+    A method that trains images in one stage is its own stage 2 (the masked modelling of a two-stage recipe), whether it
+    has a stage 1 or not.
 
     Raises:
         ConfigError: no such method, an unknown section, or a method that does not support the request.

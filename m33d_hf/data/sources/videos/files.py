@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from m33d_hf.data.sample import HOLES, Hole, RGBDSample
-from m33d_hf.data.sources.videos.recorded_times import TABLE, recorded_table, recorded_times, recording_of
+from m33d_hf.data.sources.videos.recorded_times import TABLE, recorded_times, recording_of
 from m33d_hf.errors import CorruptFileError
 from m33d_hf.modeling.depth_m33d import resize_depth
 from m33d_hf.modeling.video_reading_m33d import (
@@ -69,8 +69,7 @@ def _probed(path: str, backend: str, state: tuple[int, ...]) -> VideoInfo:
 def _with_recorded_times(path: Path, info: VideoInfo) -> VideoInfo:
     """Pictures of an imported recording have its times, which their files do not tell."""
     recording = recording_of(path)
-    table = None if recording is None else recorded_table(recording)
-    times = None if table is None else recorded_times(table, [file.name for file in frame_files(path)])
+    times = None if recording is None else recorded_times(recording / TABLE, [file.name for file in frame_files(path)])
     if times is None:
         return info
     return replace(info, fps=times.fps, uneven=None if times.starts is None else times)
