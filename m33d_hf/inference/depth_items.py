@@ -12,7 +12,7 @@ from pathlib import Path
 from m33d_hf.data.plural import agree, plural
 from m33d_hf.data.sources.frames.layouts import leads_upwards
 from m33d_hf.data.sources.frames.pairing import natural_key
-from m33d_hf.data.sources.phases.maps_beside import without_maps
+from m33d_hf.data.sources.phases.maps_beside import maps_in_words, without_maps
 from m33d_hf.data.sources.videos.files import VIDEO_SUFFIXES
 from m33d_hf.errors import ConfigError, DataError
 from m33d_hf.modeling.picture_files_m33d import kinds_of
@@ -64,7 +64,7 @@ def list_items(
         raise DataError(f"--input {root} does not exist.")
     files, maps = without_maps(root, files_below(root, exclude))
     if maps:
-        logger.warning("%s: %s of depth or labels by name left aside", root, plural(len(maps), "map"))
+        logger.warning("%s: %s left aside", root, maps_in_words(maps))
     images = [file for file in files if _is(file, FRAME_SUFFIXES)]
     videos = [file for file in files if _is(file, VIDEO_SUFFIXES)]
     if items == "auto":

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from m33d_hf.data.plural import plural
 from m33d_hf.data.sources.frames.pairing import natural_key
-from m33d_hf.data.sources.phases.maps_beside import without_maps
+from m33d_hf.data.sources.phases.maps_beside import maps_in_words, without_maps
 from m33d_hf.data.sources.videos.files import VIDEO_SUFFIXES
 from m33d_hf.errors import ConfigError, DataError
 from m33d_hf.inference.depth_items import files_below
@@ -99,7 +99,7 @@ def find_inputs(given: Sequence[str | Path], exclude: Path | None = None, frames
     usable = {*pictures, *videos}
     ignored = [file for file in files if file not in usable]
     beside = [file for file in dict.fromkeys(Path(os.path.abspath(file)) for file in maps) if file not in usable]
-    told = [kinds_of(ignored)] * bool(ignored) + [_maps_in_words(beside)] * bool(beside)
+    told = [kinds_of(ignored)] * bool(ignored) + [maps_in_words(beside)] * bool(beside)
     return Inputs(sorted(items, key=lambda item: natural_key(item.name)), named, ", ".join(told))
 
 
@@ -158,10 +158,6 @@ def _expanded(word: str, exclude: Path | None, clips: bool) -> tuple[Path, list[
     parts = Path(path).parts
     fixed = next(number for number, part in enumerate(parts) if glob.has_magic(part))
     return Path(*parts[:fixed]) if fixed else Path("."), files, maps
-
-
-def _maps_in_words(maps: Sequence[Path]) -> str:
-    return f"{plural(len(maps), 'map')} of depth or labels by name"
 
 
 def _inside(path: Path, folder: Path | None) -> bool:

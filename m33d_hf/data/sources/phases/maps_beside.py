@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
+from m33d_hf.data.plural import plural
 from m33d_hf.data.sources.frames.layouts import maps_beside_pictures
 from m33d_hf.data.sources.phases.files import DEPTH_FOLDERS
 from m33d_hf.data.sources.videos.files import VIDEO_SUFFIXES
@@ -16,6 +17,11 @@ def without_maps(folder: Path, files: Sequence[Path]) -> tuple[list[Path], list[
     relative = {file.relative_to(folder).as_posix(): file for file in files}
     maps = maps_beside_pictures(list(relative)) | _maps_of_videos(list(relative))
     return [file for name, file in relative.items() if name not in maps], [relative[name] for name in sorted(maps)]
+
+
+def maps_in_words(maps: Sequence[Path]) -> str:
+    """Such as "2 maps of depth or labels by name"."""
+    return f"{plural(len(maps), 'map')} of depth or labels by name"
 
 
 def _maps_of_videos(files: Sequence[str]) -> set[str]:
