@@ -21,7 +21,10 @@ from m33d_hf.experiments.report.reproduction import summary
 from m33d_hf.experiments.report.results import cell, load_results
 from m33d_hf.training.recipe.parsing import parse_arguments
 
-PLANS = ("core", "parts", "masks", "initialisation", "labels", "clips", "temporal", "rgbd", "gpu", "confirm_single")
+PLANS = (
+    *("core", "parts", "masks", "initialisation", "labels", "clips_labels", "clips", "temporal", "rgbd", "gpu"),
+    "confirm_single",
+)
 
 
 @pytest.mark.parametrize("name", PLANS)
