@@ -29,6 +29,7 @@ SUPERSEDED: dict[str, tuple[str, str] | None] = {
     "clips": ("motions beside a VideoMAE that had learnt nothing", _ROOMS),
     "temporal": None,
     "rgbd": None,
+    "own_method": None,
     "search": None,
     "confirm": None,
     "confirm_single": None,
