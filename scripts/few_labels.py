@@ -35,7 +35,7 @@ ENCODER = {
 }
 
 if TYPE_CHECKING:
-    from m33d_hf.experiments.few_labels import Start, Study
+    from m33d_hf.experiments.few_labels.study import Start, Study
 
 
 def read(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
@@ -95,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace, words: Sequence[str]) -> int:
     from m33d_hf.experiments.compute import Compute
     from m33d_hf.experiments.driver import report
-    from m33d_hf.experiments.few_labels import run_study
+    from m33d_hf.experiments.few_labels.running import run_study
 
     if options.report_only:
         return report(options.output_dir)
@@ -105,7 +105,7 @@ def _run(options: argparse.Namespace, words: Sequence[str]) -> int:
 
 def study_of(options: argparse.Namespace, words: Sequence[str]) -> Study:
     """What a command line asks for; the arguments are those that `read` gives."""
-    from m33d_hf.experiments.few_labels import Amount, Study
+    from m33d_hf.experiments.few_labels.study import Amount, Study
 
     shared = [word for key, values in _settings(words) if key.startswith("--data.") for word in (key, *values)]
     staged = options.temporal_recipe is not None
@@ -153,7 +153,7 @@ def _settings(words: Sequence[str]) -> list[tuple[str, list[str]]]:
 
 
 def _start(text: str) -> Start:
-    from m33d_hf.experiments.few_labels import Start
+    from m33d_hf.experiments.few_labels.study import Start
 
     name, _, value = text.partition("=")
     if value.startswith("method:"):

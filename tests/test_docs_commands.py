@@ -25,7 +25,7 @@ from m33d_hf import (
 )
 from m33d_hf.data.sources import SOURCES
 from m33d_hf.experiments.compute import Compute
-from m33d_hf.experiments.few_labels import jobs_of_study
+from m33d_hf.experiments.few_labels.jobs import jobs_of_study
 from m33d_hf.inference.preparation.arguments import parse_preparation
 from m33d_hf.inference.preparation.options import PreparationOptions
 from m33d_hf.inspection.proposed_recipes import checked_as

@@ -10,7 +10,7 @@ from typing import Any
 
 from m33d_hf.experiments.collected import kept
 from m33d_hf.experiments.jobs import Job
-from m33d_hf.experiments.plan import Plan, flops_per_step, overrides, row_id, without_start
+from m33d_hf.experiments.plan import Plan, flops_per_step, overrides, row_id, without
 from m33d_hf.training.recipe.parsing import parse_arguments, resolve
 
 RENDERING, ROWS = "m33d_hf.experiments.rendering", "m33d_hf.experiments.rows"
@@ -164,7 +164,7 @@ class _Commands:
         argv = [*words, *training_length(steps, float(how.get("warmup", WARMUP)))]
         argv += ["--logging.every_steps", str(max(1, steps // 10))]
         argv += ["--evaluation.every_steps", str(max(1, steps // looks))] if looks else ["--evaluation.at_end", "false"]
-        test_argv = [*without_start(argv), *self._data("frames", split)]
+        test_argv = [*without(argv, "--init_from"), *self._data("frames", split)]
         argv += self._data("frames", "validation" if looks else split)
         folder = run_folder(self.plan.folder, job_id, (argv, how["task"]))
         parameters = {"task": how["task"], "argv": argv, "test_argv": test_argv, "output_dir": folder, "steps": steps}
@@ -175,7 +175,7 @@ class _Commands:
         steps = self.plan.budget[how["steps"]]
         argv = [*words, *training_length(steps), "--evaluation.at_end", "false", *self._data("clips", split)]
         folder = run_folder(self.plan.folder, job_id, (argv, CLIP_TASK))
-        parameters = {"argv": argv, "test_argv": without_start(argv), "output_dir": folder, "steps": steps}
+        parameters = {"argv": argv, "test_argv": without(argv, "--init_from"), "output_dir": folder, "steps": steps}
         return parameters, self._seconds("actions", argv, CLIP_TASK, steps)
 
     def _probe(self, job_id: str, how: Mapping[str, Any], words: list[str], seed: int, split: str) -> Measured:
@@ -187,7 +187,7 @@ class _Commands:
     def _phases(self, job_id: str, how: Mapping[str, Any], words: list[str], seed: int, split: str) -> Measured:
         steps = self.plan.budget[how["steps"]]
         first = [*words, *training_length(steps), "--evaluation.at_end", "false", *self._data("videos", split)]
-        second = ["--recipe", how["temporal"], *without_start(words)[2:], *overrides(how["temporal_set"])]
+        second = ["--recipe", how["temporal"], *without(words, "--init_from")[2:], *overrides(how["temporal_set"])]
         second += self._data("videos", split)
         folder = run_folder(self.plan.folder, job_id, (first, CLIP_TASK), (second, "action_detection"))
         parameters = {"clip_argv": first, "temporal_argv": second, "output_dir": folder, "steps": steps}

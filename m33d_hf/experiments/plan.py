@@ -230,18 +230,18 @@ def overrides(settings: Mapping[str, Any]) -> list[str]:
     return [word for key, value in settings.items() for word in (f"--{key}", str(value))]
 
 
-def without_start(argv: Sequence[str]) -> list[str]:
-    """The words without ``--init_from X``."""
+def without(argv: Sequence[str], key: str) -> list[str]:
+    """The words of a command line without a key, such as ``--init_from``, and its value."""
     words = list(argv)
-    if "--init_from" in words:
-        place = words.index("--init_from")
+    if key in words:
+        place = words.index(key)
         del words[place : place + 2]
     return words
 
 
 def flops_per_step(argv: Sequence[str], task: str) -> float:
     """Operations of a step of a command line."""
-    args = parse_arguments(without_start(argv), task)
+    args = parse_arguments(without(argv, "--init_from"), task)
     batch = args.train.batch_size * args.train.accumulation
     return batch * flops_per_sample(M33DConfig(**args.model), task, batch_size=batch)
 

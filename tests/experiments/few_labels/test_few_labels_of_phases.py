@@ -12,7 +12,9 @@ from PIL import Image
 from helpers.phases_in_memory import arguments, first_stage
 from m33d_hf.errors import ConfigError
 from m33d_hf.experiments.compute import Compute
-from m33d_hf.experiments.few_labels import Amount, Start, Study, jobs_of_study, results_of
+from m33d_hf.experiments.few_labels.jobs import jobs_of_study
+from m33d_hf.experiments.few_labels.study import Amount, Start, Study
+from m33d_hf.experiments.few_labels.tables import results_of
 from m33d_hf.experiments.jobs import check_jobs
 from m33d_hf.experiments.report.answers import declared
 from m33d_hf.experiments.report.results import cell

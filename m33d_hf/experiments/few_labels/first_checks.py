@@ -1,0 +1,80 @@
+"""Whether the runs of a study can start: met before the first of them is trained, not after hours of pre-training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from m33d_hf.data.plural import plural
+from m33d_hf.errors import ConfigError, M33DError
+from m33d_hf.experiments.few_labels.study import CLIPS, Study
+from m33d_hf.experiments.jobs import Job, stored_row
+from m33d_hf.experiments.plan import without
+from m33d_hf.training.recipe.parsing import resolve
+from m33d_hf.training.run.preparation import build_model
+from m33d_hf.training.settling.settle import settle
+from m33d_hf.training.tasks.base import build_task
+from m33d_hf.training.tasks.pretraining import PretrainingTask
+
+_INIT = "--init_from"
+
+
+def check_runs(study: Study, jobs: Sequence[Job], folder: Path) -> None:
+    """Build model and data of every draw of labels once, and of every checkpoint and pre-training once.
+
+    Args:
+        study: what is run.
+        jobs: of the study.
+        folder: outputs; what is finished there is not looked at again.
+
+    Raises:
+        ConfigError: runs that cannot start, each with its reason: data that cannot be read, a draw of labels in which a
+            class has no sample, a checkpoint that cannot be read or fine-tuned as asked.
+    """
+    runs = list(_different(study, [job for job in jobs if stored_row(folder / "rows", job) is None]))
+    if runs:
+        print(f"looking at data and models of {plural(len(runs), 'run')} before anything is trained", flush=True)
+    reasons: dict[str, list[str]] = {}
+    for job, task, argv in runs:
+        problem = _problem(task, [*argv, "--output_dir", str(folder / "runs" / job.id), "--dry_run", "true"])
+        if problem is not None:
+            reasons.setdefault(problem, []).append(job.id)
+    if reasons:
+        said = [f"{', '.join(names)}: {reason}" for reason, names in reasons.items()]
+        raise ConfigError(
+            "Nothing was trained, since some rows could not be and would leave their columns without a verdict. Here "
+            "draws of labels change with --seeds.\n  " + "\n  ".join(said)
+        )
+
+
+def _different(study: Study, jobs: Sequence[Job]) -> Iterator[tuple[Job, str, list[str]]]:
+    """A job, its task and its words: the first of each pre-training, draw of labels and checkpoint.
+
+    Starts share their draws of labels; weights that are not there yet are left out.
+    """
+    made = {str(job.parameters["output_dir"]) for job in jobs}
+    seen: set[tuple[str, ...]] = set()
+    for job in jobs:
+        staged = "clip_argv" in job.parameters
+        task = CLIPS if staged else str(job.parameters["task"])
+        argv = list(job.parameters["clip_argv" if staged else "argv"])
+        start = argv[argv.index(_INIT) + 1] if _INIT in argv else None
+        if task == PretrainingTask.name:
+            keys = [tuple(without(argv, "--seed"))]  # which changes nothing that could fail
+        else:
+            argv = without(argv, _INIT) if start in made else argv
+            keys = [tuple(without(argv, _INIT)), *([(start,)] if start and start not in made else [])]
+        if not seen.issuperset(keys):
+            seen.update(keys)
+            yield job, task, argv
+
+
+def _problem(task: str, argv: list[str]) -> str | None:
+    """Why a run cannot start; None if it can."""
+    try:
+        args = settle(resolve(argv, task)).args
+        wanted = build_task(task)
+        wanted.build_datasets(args, build_model(args, wanted))
+    except M33DError as error:
+        return str(error)
+    return None

@@ -1,0 +1,33 @@
+"""Runs a study of few labels: check, run what is not finished, collect, report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from m33d_hf.data.files.sealed_json import write_sealed_json
+from m33d_hf.experiments.compute import Compute, environment
+from m33d_hf.experiments.driver import report, run_jobs
+from m33d_hf.experiments.few_labels.first_checks import check_runs
+from m33d_hf.experiments.few_labels.jobs import jobs_of_study
+from m33d_hf.experiments.few_labels.study import Study
+from m33d_hf.experiments.few_labels.tables import results_of, unlike_words
+from m33d_hf.experiments.report.results import RESULTS
+
+
+def run_study(study: Study, folder: Path, workers: int | None = None, compute: Compute | None = None) -> int:
+    """Run what is not finished yet, write results.json, tables, answers and the page; return the exit code.
+
+    Raises:
+        ConfigError: see `Study.check`, `Study.check_checkpoints` and `check_runs`.
+    """
+    study.check()
+    study.check_checkpoints()
+    folder, compute = folder.absolute(), compute or Compute()
+    jobs = jobs_of_study(study, folder, compute)
+    check_runs(study, jobs, folder)
+    rows, count = run_jobs(jobs, folder, workers, compute)
+    results = {**results_of(study, rows), "workers": count, "environment": environment(compute)}
+    write_sealed_json(folder / RESULTS, results)
+    for sentence in unlike_words(study, rows):
+        print("\n" + sentence.replace("**", ""), flush=True)
+    return report(folder)

@@ -1,0 +1,102 @@
+"""What would leave a column without a verdict is met before the first run; what is finished is not looked at."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from m33d_hf.data.files.sealed_json import write_sealed_json
+from m33d_hf.errors import ConfigError
+from m33d_hf.experiments.compute import Compute
+from m33d_hf.experiments.few_labels.first_checks import check_runs
+from m33d_hf.experiments.few_labels.jobs import jobs_of_study
+from m33d_hf.experiments.few_labels.study import Amount, Start, Study
+from m33d_hf.experiments.jobs import row_path
+from m33d_hf.scripts.few_labels import main
+
+TINY = [
+    *("--model.image_size", "16", "--model.patch_size", "8", "--model.num_frames", "2", "--model.hidden_size", "16"),
+    *("--model.num_hidden_layers", "1", "--model.num_attention_heads", "2", "--model.intermediate_size", "32"),
+    *("--data.options.clip_span", "4", "--data.options.fps", "5", "--data.frame_stride", "2"),
+    *("--data.num_workers", "0"),
+]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four cases, of which the first alone has the phase `cut`."""
+    folder = tmp_path_factory.mktemp("cases")
+    (folder / "phase_annotations").mkdir()
+    for number in range(5):
+        place = folder / "videos" / f"case{number}"
+        place.mkdir(parents=True)
+        lines = "Frame\tPhase\n"
+        for frame in range(16):
+            phase = "cut" if number in (0, 4) and frame >= 8 else "rest"
+            Image.new("RGB", (16, 16), (90, frame, number)).save(place / f"{frame:03}.png")
+            lines += f"{frame}\t{phase}\n"
+        (folder / "phase_annotations" / f"case{number}-phase.txt").write_text(lines, encoding="utf-8")
+    (folder / "train.txt").write_text("case0\ncase1\ncase2\ncase3\n", encoding="utf-8")
+    (folder / "validation.txt").write_text("case4\n", encoding="utf-8")
+    return folder
+
+
+def _study(root: Path, *words: str, starts: tuple[Start, ...] = (Start("scratch"), Start("again"))) -> Study:
+    data = ("--data.root", str(root), *TINY, *words, "--train.max_steps", "2")
+    return Study(
+        task="video_classification", words=("--recipe", "own/phases_clips", *data),
+        pretraining_words=("--recipe", "own/pretrain_clips", "--data.source", "phases", *data),
+        starts=starts, amounts=(Amount(share=0.25), Amount(share=1.0)), seeds=(0, 1, 2, 3),
+    )  # fmt: skip
+
+
+def test_a_draw_without_a_class_is_named_with_its_seed(root: Path, tmp_path: Path) -> None:
+    study = _study(root)
+    jobs = jobs_of_study(study, tmp_path, Compute())
+    with pytest.raises(ConfigError, match="Nothing was trained") as told:
+        check_runs(study, jobs, tmp_path)
+    said = str(told.value)
+    assert "labels-1-" not in said and "again" not in said, "all cases have both, and starts share their draws"
+    assert "1 of 2" in said and "cut" in said and "--data.allow_missing_classes true" in said
+    named = [seed for seed in study.seeds if f"labels-0.25-scratch-s{seed}" in said]
+    assert 0 < len(named) < 4, "only the first of four cases has `cut`: some draws have it, by their seed"
+    allowed = _study(root, "--data.allow_missing_classes", "true")
+    check_runs(allowed, jobs_of_study(allowed, tmp_path, Compute()), tmp_path)
+
+
+def test_what_is_finished_is_not_looked_at_again(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = _study(root)
+    jobs = jobs_of_study(study, tmp_path, Compute())
+    for job in jobs:
+        if "labels-0.25" in job.id:
+            row = {"status": "done", "fingerprint": job.fingerprint(), "wall_seconds": 1.0}
+            write_sealed_json(row_path(tmp_path / "rows", job.id), row)
+    check_runs(study, jobs, tmp_path)
+    assert "data and models of 4 runs" in capsys.readouterr().out, "all labels, four seeds"
+
+
+def test_a_pretraining_is_looked_at_once_and_what_starts_from_it_without_its_weights(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = _study(root, "--data.allow_missing_classes", "true", starts=(Start("mae", "videomae"), Start("scratch")))
+    check_runs(study, jobs_of_study(study, tmp_path, Compute()), tmp_path)
+    assert "data and models of 9 runs" in capsys.readouterr().out, "eight draws and one pre-training"
+    words = [word.replace(str(root), f"{root}/nothing") for word in study.pretraining_words]
+    wrong = replace(study, pretraining_words=tuple(words))
+    with pytest.raises(ConfigError, match=r"pretrain-mae-s0: .*cases\d/nothing"):
+        check_runs(wrong, jobs_of_study(wrong, tmp_path, Compute()), tmp_path)
+
+
+def test_the_script_stops_before_any_output(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--recipe", "own/phases_clips", "--task", "video_classification", *TINY, "--train.max_steps", "2"]
+    words += ["--fractions", "0.25", "--seeds", "0", "1", "2", "--start", "a", "--start", "b", "--workers", "1"]
+    assert main([*words, "--data.root", str(root), "--output_dir", str(tmp_path / "out")]) == 2
+    assert "Nothing was trained, since some rows could not be" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "rows").exists()
+    assert main([*words, "--data.root", str(root / "nothing"), "--output_dir", str(tmp_path / "out")]) == 2
+    assert "nothing" in capsys.readouterr().err
