@@ -92,13 +92,14 @@ def test_the_plan_of_clips_waits_for_its_videomae(tmp_path: Path) -> None:
     assert all((one["loss"], one["below"]) == ("loss/rgb", 0.95) for one in plan.conditions)
     masked = {name for name, entry in plan.entries.items() if entry.get("method") == "videomae"}
     assert masked == {one["variant"] for one in plan.conditions}
-    assert plan.loss_floors("clips-videomae-equal") == {"loss/rgb": pytest.approx(127 / 128)}
+    assert plan.loss_floors("clips-videomae") == {"loss/rgb": pytest.approx(127 / 128)}
     lines = dry_run_lines(plan, jobs_of(plan), 2)
-    assert "condition: nothing is concluded unless loss/rgb of clips-videomae-equal is below 0.95" in lines
+    assert "condition: nothing is concluded unless loss/rgb of clips-videomae is below 0.95" in lines
 
 
 def test_a_condition_of_a_row_that_the_budget_leaves_out_is_left_out(tmp_path: Path) -> None:
-    assert [one["variant"] for one in load_plan("clips", "smoke", tmp_path).conditions] == ["clips-videomae"]
+    declared, smoke = (load_plan("clips_labels", budget, tmp_path).conditions for budget in ("full", "smoke"))
+    assert [one["variant"] for one in declared] == ["videomae-random"] and smoke == []
 
 
 @pytest.mark.parametrize("wrong", [{"gates": "some"}, {"variant": "nobody"}, {"bellow": 0.9}])
