@@ -18,6 +18,7 @@ from m33d_hf.data.plural import plural
 from m33d_hf.data.sample import RGBDSample, holes_of
 from m33d_hf.data.sources.frames.reading import same_shape
 from m33d_hf.errors import ConfigError, DataError
+from m33d_hf.inference.prediction.depth_beside import FramePairs
 from m33d_hf.inference.prediction.inputs import Item
 from m33d_hf.inference.prediction.options import PredictionOptions
 from m33d_hf.modeling.depth_spec_m33d import DepthSpec
@@ -37,13 +38,21 @@ class DepthFolder:
         needed: an input without depth there is an error.
         align: of --depth_align, for maps of pictures of another size; those of videos are resized as in training.
         output: folder of the predictions, for the list.
+        inputs: of the prediction; a recording's pictures and maps lie beside each other in it.
 
     Raises:
         ConfigError: no such folder, or depth of a kind or unit that contradicts what is known of it.
     """
 
     def __init__(
-        self, folder: Path, unit: str | None, processor: Any, needed: bool, output: Path, align: str = "refuse"
+        self,
+        folder: Path,
+        unit: str | None,
+        processor: Any,
+        needed: bool,
+        output: Path,
+        align: str = "refuse",
+        inputs: Sequence[str] = (),
     ) -> None:
         self.folder = folder.expanduser()
         if not self.folder.is_dir():
@@ -61,6 +70,7 @@ class DepthFolder:
         self.used = self.lacking = 0
         self.holes = HoleCount()
         self._ledger = SkipLedger(output / FILE_NAME, 1.0, 0)
+        self._pairs = FramePairs(self.folder, inputs)
 
     def of_picture(self, item: Item, size: tuple[int, int]) -> dict[str, Any] | None:
         """Arguments of an image processor, "depth" (H, W) and more; None where there is no map.
@@ -72,7 +82,10 @@ class DepthFolder:
         Raises:
             DataError: several maps, one that cannot be read or has another size, or none where depth is needed.
         """
-        found = [path for suffix in MAP_SUFFIXES if (path := self.folder / f"{item.name}{suffix}").is_file()]
+        named = [path for suffix in MAP_SUFFIXES if (path := self.folder / f"{item.name}{suffix}").is_file()]
+        found = [path for path in named if not path.samefile(item.path)]  # --depth may be the folder of the pictures
+        if not found and (beside := self._pairs.map_of(item.path)) is not None:
+            found = [beside]
         if len(found) > 1:
             raise DataError(f"--depth {self.folder} holds several maps named {item.name} ({', '.join(MAP_SUFFIXES)})")
         if not found:
@@ -154,7 +167,7 @@ def depth_folder(options: PredictionOptions, processor: Any, needed: bool) -> De
     if options.depth is None:
         return None
     folder, output = Path(options.depth), Path(options.output)
-    return DepthFolder(folder, options.depth_unit, processor, needed, output, options.depth_align)
+    return DepthFolder(folder, options.depth_unit, processor, needed, output, options.depth_align, options.input)
 
 
 def depth_rules(options: PredictionOptions) -> Mapping[str, Any]:

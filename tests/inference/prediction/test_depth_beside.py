@@ -1,0 +1,71 @@
+"""inference/prediction/depth_beside.py: maps of a recording, which lie beside its pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from helpers.depth_models import shake
+from helpers.prediction import ALONE, NAMES, options, save_pictures
+from helpers.tiny import tiny_config
+from m33d_hf.inference.prediction.depth_beside import FramePairs
+from m33d_hf.inference.prediction.running import predict
+from m33d_hf.modeling.image_processing_m33d import M33DImageProcessor
+from m33d_hf.modeling.tasks_m33d import M33DForSemanticSegmentation
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    made = tiny_config(
+        id2label=NAMES, label2id={name: number for number, name in NAMES.items()}, task_inputs=["rgb", "depth"]
+    )
+    network = M33DForSemanticSegmentation(made)
+    shake(network, 0)
+    network.save_pretrained(folder)
+    M33DImageProcessor.from_model_config(made, depth_unit="millimetre").save_pretrained(folder)
+    return folder
+
+
+def _recording(folder: Path) -> dict[str, np.ndarray]:
+    """color/p0.png + depth/p0.png ..., and the maps by name; the last picture has none."""
+    rng = np.random.default_rng(0)
+    maps = {}
+    (folder / "depth").mkdir(parents=True)
+    for path in save_pictures(folder / "color", 3)[:2]:
+        maps[path.stem] = rng.integers(0, 4000, (48, 60)).astype(np.uint16)
+        Image.fromarray(maps[path.stem]).save(folder / "depth" / path.name)
+    return maps
+
+
+@pytest.mark.parametrize(
+    ("given", "depth"),
+    [("rec", "rec"), ("rec/color", "rec"), ("rec", "rec/depth"), ("rec/color", "rec/depth"), (".", "."), (".", "rec")],
+)
+def test_every_way_to_name_a_recording_finds_its_maps(given: str, depth: str, model: Path, tmp_path: Path) -> None:
+    maps = _recording(tmp_path / "data/rec")
+    for name, values in maps.items():
+        (tmp_path / "named").mkdir(exist_ok=True)
+        Image.fromarray(values).save(tmp_path / "named" / f"{name}.png")
+    data = tmp_path / "data"
+    found = predict(options(model, data / given, tmp_path / "out", depth=data / depth), ALONE, say=str)
+    assert "With measured depth: 2 pictures; 1 without depth there, from RGB alone." in found.lines
+    plain = options(model, data / "rec/color", tmp_path / "plain", depth=tmp_path / "named")
+    predict(plain, ALONE, say=str)
+    for number in range(3):
+        (mine,) = (tmp_path / "out/labels").rglob(f"p{number}.png")
+        expected = np.array(Image.open(tmp_path / f"plain/labels/p{number}.png"))
+        assert np.array_equal(np.array(Image.open(mine)), expected)
+
+
+def test_pictures_of_another_tree_and_maps_outside_the_folder_are_no_pairs(tmp_path: Path) -> None:
+    _recording(tmp_path / "a")
+    _recording(tmp_path / "b")
+    pairs = FramePairs(tmp_path / "a/depth", [str(tmp_path / "a"), str(tmp_path / "b")])
+    assert pairs.map_of(tmp_path / "a/color/p1.png") == tmp_path / "a/depth/p1.png"
+    assert pairs.map_of(tmp_path / "a/color/p2.png") is None
+    assert pairs.map_of(tmp_path / "b/color/p1.png") is None, "the maps of b were not given"
+    assert FramePairs(tmp_path / "a/color", [str(tmp_path)]).map_of(tmp_path / "a/color/p1.png") is None
