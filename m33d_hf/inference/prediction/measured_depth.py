@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from m33d_hf.data.depth.holes import HoleCount
 from m33d_hf.data.depth.maps import DepthMaps, decode_depth, find_depth_maps, read_sidecar_spec, spec_folder
@@ -21,6 +22,7 @@ from m33d_hf.errors import ConfigError, DataError
 from m33d_hf.inference.prediction.depth_beside import FramePairs
 from m33d_hf.inference.prediction.inputs import Item
 from m33d_hf.inference.prediction.options import PredictionOptions
+from m33d_hf.modeling.depth_m33d import resize_depth
 from m33d_hf.modeling.depth_spec_m33d import DepthSpec
 from m33d_hf.modeling.processor_options_m33d import spec_of
 
@@ -136,10 +138,8 @@ class DepthFolder:
                 f"{sizes}, of another aspect ratio: --depth_align would stretch one view over another. Crop both to "
                 "the same part of the scene first"
             )
-        rows, columns = (
-            ((2 * np.arange(new) + 1) * old // (2 * new)) for new, old in zip(size, values.shape, strict=True)
-        )
-        return np.ascontiguousarray(values[np.ix_(rows, columns)])
+        stored = torch.from_numpy(values.astype(np.float64))  # holds every stored number exactly
+        return np.asarray(resize_depth(stored, size).numpy().astype(values.dtype))
 
     def _lacks(self, item: Item) -> None:
         if self._needed:
