@@ -188,6 +188,9 @@ class _Commands:
         steps = self.plan.budget[how["steps"]]
         first = [*words, *training_length(steps), "--evaluation.at_end", "false", *self._data("videos", split)]
         second = ["--recipe", how["temporal"], *without(words, "--init_from")[2:], *overrides(how["temporal_set"])]
+        if "temporal_steps" in how:  # else the recipe's epochs, which are fewer steps with fewer videos
+            length = self.plan.budget[how["temporal_steps"]]
+            second += ["--train.max_steps", str(length), "--evaluation.every_steps", str(length)]
         second += self._data("videos", split)
         folder = run_folder(self.plan.folder, job_id, (first, CLIP_TASK), (second, "action_detection"))
         parameters = {"clip_argv": first, "temporal_argv": second, "output_dir": folder, "steps": steps}

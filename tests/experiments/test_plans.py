@@ -152,3 +152,16 @@ def test_the_smallest_budget_runs_from_end_to_end(name: str, tmp_path: Path, tmp
     said = (tmp_path / "answers.md").read_text(encoding="utf-8")
     assert all(question["text"] in said for question in results["questions"])
     assert re.search(r"better by|worse by|no difference larger than|no verdict", said)
+
+
+def test_every_share_of_videos_takes_as_many_steps_in_both_stages(tmp_path: Path) -> None:
+    """Epochs would be a twentieth of the steps with a twentieth of the videos."""
+    jobs = {job.id: job for job in jobs_of(load_plan("clips_labels", "full", tmp_path))}
+
+    def steps(name: str) -> tuple[int | None, ...]:
+        parameters = jobs[name].parameters
+        stages = ((parameters["clip_argv"], "video_classification"), (parameters["temporal_argv"], "action_detection"))
+        return tuple(parse_arguments([*argv, "--output_dir", "x"], task).train.max_steps for argv, task in stages)
+
+    assert {steps(f"phases-{share}-hidden-random-s1") for share in ("0.05", "0.1", "0.2", "1")} == {(200, 720)}
+    assert steps("phases-1-half-hidden-random-s1") == (100, 360)
