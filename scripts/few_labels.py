@@ -73,6 +73,7 @@ def read(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
     add("--device", default="cpu", choices=("cpu", "cuda"), help="default: cpu, one thread for each process")
     add("--workers", type=int, help="number of processes; default: one per core, at most 8; on a GPU one")
     add("--output_dir", type=Path, default=Path("outputs/few-labels"), help="default: outputs/few-labels")
+    add("--fresh", action="store_true", help="repeat finished rows")
     add("--report_only", action="store_true", help="only write the reports again, from results.json")
     options, words = parser.parse_known_args(argv)
     return options, [part for word in words for part in _split(word)]
@@ -100,7 +101,8 @@ def _run(options: argparse.Namespace, words: Sequence[str]) -> int:
     if options.report_only:
         return report(options.output_dir)
     workers = options.workers or (1 if options.device == "cuda" else None)
-    return run_study(study_of(options, words), options.output_dir, workers, Compute(device=options.device))
+    compute = Compute(device=options.device)
+    return run_study(study_of(options, words), options.output_dir, workers, compute, options.fresh)
 
 
 def study_of(options: argparse.Namespace, words: Sequence[str]) -> Study:

@@ -30,3 +30,13 @@ def pretraining_entry(plan: Plan, rows: Rows, name: str, seed: int) -> dict[str,
 def kept(row: Mapping[str, Any], *keys: str) -> dict[str, Any]:
     """What there is of these."""
     return {key: row[key] for key in keys if key in row}
+
+
+def wall_seconds(rows: Mapping[str, Mapping[str, Any]]) -> float:
+    """From the first job's start to the last one's end, without the time in which no call was running."""
+    spans = sorted((row["started"], row["started"] + row["wall_seconds"]) for row in rows.values() if "started" in row)
+    total, reached = 0.0, 0.0
+    for start, end in spans:
+        total += max(0.0, end - max(start, reached))
+        reached = max(reached, end)
+    return total

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from m33d_hf.experiments.collected import Rows, kept, pretraining_entry
+from m33d_hf.experiments.collected import Rows, kept, pretraining_entry, wall_seconds
 from m33d_hf.experiments.demo_forms import demo_form, video_form
 from m33d_hf.experiments.plan import Plan, row_id
 from m33d_hf.experiments.report.results import DONE
@@ -21,18 +21,8 @@ def collect(plan: Plan, rows: Rows) -> dict[str, Any]:
     form = {"demo": demo_form, "video": video_form}.get(plan.name, _tables_form)
     cpu_seconds = sum(float(row.get("cpu_seconds", 0.0)) for row in rows.values())
     return {**form(plan, rows), "name": plan.name, "budget": plan.budget_name, "seeds": plan.seeds,
-            "command": plan.command, "wall_seconds": _wall(rows), "cpu_seconds": cpu_seconds,
+            "command": plan.command, "wall_seconds": wall_seconds(rows), "cpu_seconds": cpu_seconds,
             "data_digests": _digests(plan, rows)}  # fmt: skip
-
-
-def _wall(rows: Rows) -> float:
-    """From the first job's start to the last one's end, without the time in which no call was running."""
-    spans = sorted((row["started"], row["started"] + row["wall_seconds"]) for row in rows.values() if "started" in row)
-    total, reached = 0.0, 0.0
-    for start, end in spans:
-        total += max(0.0, end - max(start, reached))
-        reached = max(reached, end)
-    return total
 
 
 def _digests(plan: Plan, rows: Rows) -> dict[str, str]:

@@ -217,7 +217,7 @@ def _labels(how: Mapping[str, Any], seed: int) -> list[str]:
     return [] if how.get("fraction", 1) == 1 else ["--data.label_fraction", str(how["fraction"]), *draw]
 
 
-def run_folder(folder: Path, name: str, *runs: tuple[Sequence[str], str]) -> str:
+def run_folder(folder: Path, name: str, *runs: tuple[Sequence[str], str], beside: Sequence[str] = ()) -> str:
     """Where the runs of a row go: other settings, by command line or by a changed recipe, go to another folder.
 
     The folder is one of the row's parameters, so that a changed recipe is run again instead of taken for finished.
@@ -226,8 +226,10 @@ def run_folder(folder: Path, name: str, *runs: tuple[Sequence[str], str]) -> str
         folder: outputs of the experiment.
         name: of the row.
         runs: (command line, task) of each.
+        beside: what else they are made from, such as digests of data.
     """
-    settings = [resolve(list(argv), task).args.to_dict() for argv, task in runs]
+    settings: list[Any] = [resolve(list(argv), task).args.to_dict() for argv, task in runs]
+    settings += beside
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
     return str(folder / "runs" / f"{name}-{digest}")
 

@@ -7,10 +7,12 @@ from pathlib import Path
 
 from m33d_hf.data.plural import plural
 from m33d_hf.errors import ConfigError, M33DError
-from m33d_hf.experiments.few_labels.study import CLIPS, Study
+from m33d_hf.experiments.few_labels.study import CLIPS
 from m33d_hf.experiments.jobs import Job, stored_row
 from m33d_hf.experiments.plan import without
 from m33d_hf.training.recipe.parsing import resolve
+from m33d_hf.training.run.loaders import overlap_lines
+from m33d_hf.training.run.metric_names import check_metric
 from m33d_hf.training.run.preparation import build_model
 from m33d_hf.training.settling.settle import settle
 from m33d_hf.training.tasks.base import build_task
@@ -19,19 +21,19 @@ from m33d_hf.training.tasks.pretraining import PretrainingTask
 _INIT = "--init_from"
 
 
-def check_runs(study: Study, jobs: Sequence[Job], folder: Path) -> None:
+def check_runs(jobs: Sequence[Job], folder: Path, fresh: bool = False) -> None:
     """Build model and data of every draw of labels once, and of every checkpoint and pre-training once.
 
     Args:
-        study: what is run.
         jobs: of the study.
         folder: outputs; what is finished there is not looked at again.
+        fresh: it is, since it is run again.
 
     Raises:
         ConfigError: runs that cannot start, each with its reason: data that cannot be read, a draw of labels in which a
             class has no sample, a checkpoint that cannot be read or fine-tuned as asked.
     """
-    runs = list(_different(study, [job for job in jobs if stored_row(folder / "rows", job) is None]))
+    runs = list(_different([job for job in jobs if fresh or stored_row(folder / "rows", job) is None]))
     if runs:
         print(f"looking at data and models of {plural(len(runs), 'run')} before anything is trained", flush=True)
     reasons: dict[str, list[str]] = {}
@@ -47,7 +49,7 @@ def check_runs(study: Study, jobs: Sequence[Job], folder: Path) -> None:
         )
 
 
-def _different(study: Study, jobs: Sequence[Job]) -> Iterator[tuple[Job, str, list[str]]]:
+def _different(jobs: Sequence[Job]) -> Iterator[tuple[Job, str, list[str]]]:
     """A job, its task and its words: the first of each pre-training, draw of labels and checkpoint.
 
     Starts share their draws of labels; weights that are not there yet are left out.
@@ -74,7 +76,12 @@ def _problem(task: str, argv: list[str]) -> str | None:
     try:
         args = settle(resolve(argv, task)).args
         wanted = build_task(task)
-        wanted.build_datasets(args, build_model(args, wanted))
+        model = build_model(args, wanted)
+        check_metric(args, wanted, model)
+        train_set, eval_set = wanted.build_datasets(args, model)
+        overlap_lines(args, train_set, eval_set)
     except M33DError as error:
         return str(error)
+    if eval_set is None and task != PretrainingTask.name:
+        return "there is no evaluation data to judge by; name some: --data.eval_split or --data.eval_root"
     return None

@@ -8,33 +8,43 @@ from pathlib import Path
 
 from m33d_hf.experiments.commands import DRAW, ROWS, run_folder, training_length
 from m33d_hf.experiments.compute import Compute
+from m33d_hf.experiments.few_labels.origins import Origins
 from m33d_hf.experiments.few_labels.study import CLIPS, PHASES, Amount, Start, Study
 from m33d_hf.experiments.jobs import Job
 
 
-def jobs_of_study(study: Study, folder: Path, compute: Compute) -> list[Job]:
-    """Pre-trainings of a seed, then everything that is measured from it, seed by seed."""
+def jobs_of_study(study: Study, folder: Path, compute: Compute, origins: Origins | None = None) -> list[Job]:
+    """Pre-trainings of a seed, then everything that is measured from it, seed by seed.
+
+    Args:
+        study: what is run.
+        folder: outputs.
+        compute: where.
+        origins: what rows are made from besides their commands; None = not known.
+    """
     jobs: list[Job] = []
+    origins = origins or Origins()
     for place, seed in enumerate(study.seeds):
         for start in study.starts:
             if seed not in study.seeds_of(start):
                 continue
-            before = _pretraining(study, start, seed, folder, compute) if start.method else None
+            before = _pretraining(study, start, seed, folder, compute, origins.beside(None)) if start.method else None
             jobs += [before] if before else []
             origin = str(before.parameters["output_dir"]) if before else None
             origin = start.checkpoints[place] if start.checkpoints else origin
             weights = ["--init_from", origin] if origin else []
             needs = (before.id,) if before else ()
+            beside = origins.beside(origin)
             for amount, draw in product(study.amounts, range(study.draws)):
                 row = row_name(start.name, amount, seed, draw)
                 drawn = _drawn(amount, seed + DRAW * draw, compute)
-                jobs.append(_finetuning(study, row, drawn, weights, folder, needs))
+                jobs.append(_finetuning(study, row, drawn, weights, folder, needs, beside))
     return jobs
 
 
-def _pretraining(study: Study, start: Start, seed: int, folder: Path, compute: Compute) -> Job:
+def _pretraining(study: Study, start: Start, seed: int, folder: Path, compute: Compute, beside: tuple[str, ...]) -> Job:
     argv = [*study.pretraining_words, "--method", str(start.method), "--seed", str(seed), *compute.words]
-    return _job(f"pretrain-{start.name}-s{seed}", "pretraining", _warmed(argv), folder, ())
+    return _job(f"pretrain-{start.name}-s{seed}", "pretraining", _warmed(argv), folder, (), beside)
 
 
 def _drawn(amount: Amount, seed: int, compute: Compute) -> list[str]:
@@ -43,7 +53,13 @@ def _drawn(amount: Amount, seed: int, compute: Compute) -> list[str]:
 
 
 def _finetuning(
-    study: Study, name: str, drawn: Sequence[str], start: Sequence[str], folder: Path, needs: tuple[str, ...]
+    study: Study,
+    name: str,
+    drawn: Sequence[str],
+    start: Sequence[str],
+    folder: Path,
+    needs: tuple[str, ...],
+    beside: tuple[str, ...],
 ) -> Job:
     """A fine-tuning; of two stages both have the same labelled videos.
 
@@ -54,21 +70,22 @@ def _finetuning(
         start: words of its starting weights.
         folder: outputs.
         needs: jobs before it.
+        beside: see `Origins.beside`.
     """
     judged = ["--evaluation.at_end", "true"]
     if study.task != PHASES:
-        return _job(name, study.task, [*_warmed([*study.words, *drawn, *judged]), *start], folder, needs)
+        return _job(name, study.task, [*_warmed([*study.words, *drawn, *judged]), *start], folder, needs, beside)
     clips = [*_warmed([*study.words, *drawn, "--evaluation.at_end", "false"]), *start]
     videos = _warmed([*study.temporal_words, *drawn, *judged])
     steps = _steps(clips) + _steps(videos)
-    place = run_folder(folder, name, (clips, CLIPS), (videos, PHASES))
+    place = run_folder(folder, name, (clips, CLIPS), (videos, PHASES), beside=beside)
     parameters = {"clip_argv": clips, "temporal_argv": videos, "steps": steps, "output_dir": place}
     return Job(name, f"{ROWS}:trained_in_stages", parameters, needs, float(steps), name)
 
 
-def _job(name: str, task: str, argv: list[str], folder: Path, needs: tuple[str, ...]) -> Job:
+def _job(name: str, task: str, argv: list[str], folder: Path, needs: tuple[str, ...], beside: tuple[str, ...]) -> Job:
     parameters = {"task": task, "argv": argv, "steps": _steps(argv),
-                  "output_dir": run_folder(folder, name, (argv, task))}  # fmt: skip
+                  "output_dir": run_folder(folder, name, (argv, task), beside=beside)}  # fmt: skip
     return Job(name, f"{ROWS}:trained", parameters, needs, float(_steps(argv)), name)
 
 

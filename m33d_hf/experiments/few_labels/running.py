@@ -5,17 +5,32 @@ from __future__ import annotations
 from pathlib import Path
 
 from m33d_hf.data.files.sealed_json import write_sealed_json
+from m33d_hf.data.remembering import remembering
 from m33d_hf.experiments.compute import Compute, environment
-from m33d_hf.experiments.driver import report, run_jobs
+from m33d_hf.experiments.driver import LEFT_BY_RUNS, report, run_jobs
 from m33d_hf.experiments.few_labels.first_checks import check_runs
 from m33d_hf.experiments.few_labels.jobs import jobs_of_study
+from m33d_hf.experiments.few_labels.origins import origins_of
 from m33d_hf.experiments.few_labels.study import Study
 from m33d_hf.experiments.few_labels.tables import results_of, unlike_words
 from m33d_hf.experiments.report.results import RESULTS
 
 
-def run_study(study: Study, folder: Path, workers: int | None = None, compute: Compute | None = None) -> int:
+def run_study(
+    study: Study,
+    folder: Path,
+    workers: int | None = None,
+    compute: Compute | None = None,
+    fresh: bool = False,
+) -> int:
     """Run what is not finished yet, write results.json, tables, answers and the page; return the exit code.
+
+    Args:
+        study: what is run.
+        folder: outputs.
+        workers: processes; None = one per core, at most 8.
+        compute: where; None = one-thread processes on the CPU.
+        fresh: repeat what is finished.
 
     Raises:
         ConfigError: see `Study.check`, `Study.check_checkpoints` and `check_runs`.
@@ -23,9 +38,10 @@ def run_study(study: Study, folder: Path, workers: int | None = None, compute: C
     study.check()
     study.check_checkpoints()
     folder, compute = folder.absolute(), compute or Compute()
-    jobs = jobs_of_study(study, folder, compute)
-    check_runs(study, jobs, folder)
-    rows, count = run_jobs(jobs, folder, workers, compute)
+    with remembering():  # all of them look at the same files
+        jobs = jobs_of_study(study, folder, compute, origins_of(study, folder))
+        check_runs(jobs, folder, fresh)
+    rows, count = run_jobs(jobs, folder, workers, compute, discard=LEFT_BY_RUNS if fresh else ())
     results = {**results_of(study, rows), "workers": count, "environment": environment(compute)}
     write_sealed_json(folder / RESULTS, results)
     for sentence in unlike_words(study, rows):

@@ -8,7 +8,7 @@ from itertools import product
 from typing import Any
 
 from m33d_hf.data.plural import plural
-from m33d_hf.experiments.collected import kept
+from m33d_hf.experiments.collected import kept, wall_seconds
 from m33d_hf.experiments.few_labels.jobs import row_name
 from m33d_hf.experiments.few_labels.study import METRICS, Amount, Start, Study
 from m33d_hf.experiments.report.reproduction import FEW_LABELS
@@ -32,7 +32,7 @@ def results_of(study: Study, rows: Mapping[str, Mapping[str, Any]]) -> dict[str,
         "name": FEW_LABELS, "budget": "full", "command": "python scripts/few_labels.py", "seeds": list(study.seeds),
         "settings": {"task": study.task, "words": list(study.words), "pretraining": list(study.pretraining_words),
                      **({"temporal": list(study.temporal_words)} if study.temporal_words else {})},
-        "wall_seconds": sum(float(row.get("wall_seconds", 0.0)) for row in rows.values()),
+        "wall_seconds": wall_seconds(rows),
         "cpu_seconds": sum(float(row.get("cpu_seconds", 0.0)) for row in rows.values()),
         "columns": columns, "variants": [{"id": start.name, "label": start.name} for start in study.starts],
         "tables": [{"id": "few_labels", "title": "Few labels", "paper": None, "columns": ids,

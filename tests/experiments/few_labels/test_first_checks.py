@@ -57,14 +57,14 @@ def test_a_draw_without_a_class_is_named_with_its_seed(root: Path, tmp_path: Pat
     study = _study(root)
     jobs = jobs_of_study(study, tmp_path, Compute())
     with pytest.raises(ConfigError, match="Nothing was trained") as told:
-        check_runs(study, jobs, tmp_path)
+        check_runs(jobs, tmp_path)
     said = str(told.value)
     assert "labels-1-" not in said and "again" not in said, "all cases have both, and starts share their draws"
     assert "1 of 2" in said and "cut" in said and "--data.allow_missing_classes true" in said
     named = [seed for seed in study.seeds if f"labels-0.25-scratch-s{seed}" in said]
     assert 0 < len(named) < 4, "only the first of four cases has `cut`: some draws have it, by their seed"
     allowed = _study(root, "--data.allow_missing_classes", "true")
-    check_runs(allowed, jobs_of_study(allowed, tmp_path, Compute()), tmp_path)
+    check_runs(jobs_of_study(allowed, tmp_path, Compute()), tmp_path)
 
 
 def test_what_is_finished_is_not_looked_at_again(
@@ -76,7 +76,7 @@ def test_what_is_finished_is_not_looked_at_again(
         if "labels-0.25" in job.id:
             row = {"status": "done", "fingerprint": job.fingerprint(), "wall_seconds": 1.0}
             write_sealed_json(row_path(tmp_path / "rows", job.id), row)
-    check_runs(study, jobs, tmp_path)
+    check_runs(jobs, tmp_path)
     assert "data and models of 4 runs" in capsys.readouterr().out, "all labels, four seeds"
 
 
@@ -84,12 +84,12 @@ def test_a_pretraining_is_looked_at_once_and_what_starts_from_it_without_its_wei
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     study = _study(root, "--data.allow_missing_classes", "true", starts=(Start("mae", "videomae"), Start("scratch")))
-    check_runs(study, jobs_of_study(study, tmp_path, Compute()), tmp_path)
+    check_runs(jobs_of_study(study, tmp_path, Compute()), tmp_path)
     assert "data and models of 9 runs" in capsys.readouterr().out, "eight draws and one pre-training"
     words = [word.replace(str(root), f"{root}/nothing") for word in study.pretraining_words]
     wrong = replace(study, pretraining_words=tuple(words))
     with pytest.raises(ConfigError, match=r"pretrain-mae-s0: .*cases\d/nothing"):
-        check_runs(wrong, jobs_of_study(wrong, tmp_path, Compute()), tmp_path)
+        check_runs(jobs_of_study(wrong, tmp_path, Compute()), tmp_path)
 
 
 def test_the_script_stops_before_any_output(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -100,3 +100,14 @@ def test_the_script_stops_before_any_output(root: Path, tmp_path: Path, capsys: 
     assert not (tmp_path / "out" / "rows").exists()
     assert main([*words, "--data.root", str(root / "nothing"), "--output_dir", str(tmp_path / "out")]) == 2
     assert "nothing" in capsys.readouterr().err
+
+
+def test_without_evaluation_data_or_with_a_metric_that_is_none_nothing_starts(root: Path, tmp_path: Path) -> None:
+    allowed = ("--data.allow_missing_classes", "true")
+    for words, said in (
+        (("--data.eval_split", "null"), "no evaluation data to judge by"),
+        (("--evaluation.metric", "mIoU"), "mIoU"),
+    ):
+        study = _study(root, *allowed, *words)
+        with pytest.raises(ConfigError, match=said):
+            check_runs(jobs_of_study(study, tmp_path, Compute()), tmp_path)

@@ -1,0 +1,72 @@
+"""What finished rows were made from besides their command lines: the data, and the checkpoints they start from."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from m33d_hf.errors import M33DError
+from m33d_hf.experiments.few_labels.study import CLIPS, PHASES, Study
+from m33d_hf.experiments.plan import without
+from m33d_hf.training.recipe.parsing import resolve
+from m33d_hf.training.run.preparation import build_model
+from m33d_hf.training.settling.settle import settle
+from m33d_hf.training.tasks.base import build_task
+
+_WEIGHTS = ("*.safetensors", "*.bin", "*.pth", "*.pt", "config.json")
+_CHUNK = 1 << 22
+_ALLOWED = "--data.allow_missing_classes"
+
+
+@dataclass(frozen=True)
+class Origins:
+    """Digests; a row of another one is run again instead of taken for finished.
+
+    Attributes:
+        data: of the training data, before labels are drawn; empty where it cannot be read, which the first check tells.
+        checkpoints: of each place that is a file or folder here; a repository has none.
+    """
+
+    data: str = ""
+    checkpoints: dict[str, str] = field(default_factory=dict)
+
+    def beside(self, start: str | None) -> tuple[str, ...]:
+        """What decides about a run that starts from `start`, besides its settings."""
+        found = (self.data, self.checkpoints.get(start, "") if start else "")
+        return found if any(found) else ()
+
+
+def origins_of(study: Study, folder: Path) -> Origins:
+    """Read them.
+
+    Args:
+        study: what is run.
+        folder: outputs; nothing is written.
+    """
+    places = {place for start in study.starts for place in start.checkpoints}
+    return Origins(_data(study, folder), {place: digest for place in sorted(places) if (digest := _weights(place))})
+
+
+def _data(study: Study, folder: Path) -> str:
+    name = CLIPS if study.task == PHASES else study.task
+    words = [*without(study.words, _ALLOWED), "--output_dir", str(folder / "runs" / "data"), "--dry_run", "true"]
+    try:
+        args = settle(resolve([*words, _ALLOWED, "true"], name)).args
+        task = build_task(name)
+        train_set, _ = task.build_datasets(args, build_model(args, task))
+        return task.data_digest(train_set)
+    except M33DError:
+        return ""
+
+
+def _weights(place: str) -> str:
+    path = Path(place).expanduser()
+    files = [path] if path.is_file() else sorted({file for suffix in _WEIGHTS for file in path.glob(suffix)})
+    state = hashlib.blake2b(digest_size=16)
+    for file in files:
+        state.update(f"\n{file.name}\n".encode("utf-8", "surrogatepass"))
+        with file.open("rb") as stream:
+            while chunk := stream.read(_CHUNK):
+                state.update(chunk)
+    return state.hexdigest() if files else ""

@@ -1,0 +1,65 @@
+"""A row is finished only for the data and the checkpoint that it was made from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from PIL import Image
+
+from m33d_hf.experiments.compute import Compute
+from m33d_hf.experiments.few_labels.jobs import jobs_of_study
+from m33d_hf.experiments.few_labels.origins import Origins, origins_of
+from m33d_hf.experiments.few_labels.study import Amount, Start, Study
+
+
+def _study(root: Path, checkpoint: Path) -> Study:
+    words = ("--recipe", "own/semseg", "--data.root", str(root), "--data.options.num_classes", "3",
+             "--data.options.depth", "none")  # fmt: skip
+    sizes = {"image_size": "16", "patch_size": "8", "hidden_size": "16", "intermediate_size": "32",
+             "num_hidden_layers": "1", "num_attention_heads": "2"}  # fmt: skip
+    tiny = [word for key, value in sizes.items() for word in (f"--model.{key}", value)]
+    starts = (Start("scratch"), Start("given", checkpoints=(str(checkpoint),)), Start("hub", checkpoints=("org/name",)))
+    return Study(
+        task="semantic_segmentation", words=(*words, *tiny, "--train.max_steps", "2"), pretraining_words=(),
+        starts=starts, amounts=(Amount(number=2),), seeds=(0, 1),
+    )  # fmt: skip
+
+
+def _frames(root: Path, count: int) -> Path:
+    for kind in ("color", "label"):
+        (root / kind).mkdir(parents=True, exist_ok=True)
+    for number in range(count):
+        Image.new("RGB", (16, 16), (9 * number, 90, 0)).save(root / "color" / f"{number:03}.png")
+        Image.new("L", (16, 16), number % 3).save(root / "label" / f"{number:03}.png")
+    return root
+
+
+def _folders(study: Study, folder: Path) -> dict[str, str]:
+    jobs = jobs_of_study(study, folder, Compute(), origins_of(study, folder))
+    return {job.id: job.fingerprint() for job in jobs}
+
+
+def test_a_row_of_other_weights_or_data_is_another_row(tmp_path: Path) -> None:
+    root, checkpoint = _frames(tmp_path / "data", 20), tmp_path / "pre"
+    checkpoint.mkdir()
+    (checkpoint / "model.safetensors").write_bytes(b"one")
+    study = _study(root, checkpoint)
+    before = _folders(study, tmp_path / "out")
+    assert _folders(study, tmp_path / "out") == before, "the same twice"
+    (checkpoint / "model.safetensors").write_bytes(b"two")
+    trained_again = _folders(study, tmp_path / "out")
+    changed = {name for name in before if before[name] != trained_again[name]}
+    assert changed == {"labels-2-samples-given-s0"}, "one checkpoint, one seed"
+    _frames(root, 24)
+    more = _folders(study, tmp_path / "out")
+    assert all(more[name] != trained_again[name] for name in before), "all have other data"
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_cannot_be_read_has_no_digest(tmp_path: Path) -> None:
+    """The first check tells why; rows of settings alone are as they always were."""
+    study = _study(tmp_path / "nothing", tmp_path / "nowhere")
+    assert origins_of(study, tmp_path) == Origins()
+    assert Origins().beside("x") == () and Origins("d", {"x": "y"}).beside("x") == ("d", "y")
+    jobs = [jobs_of_study(study, tmp_path, Compute(), origins) for origins in (None, Origins())]
+    assert jobs[0] == jobs[1]
