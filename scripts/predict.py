@@ -41,6 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--depth", type=Path, help="folder of measured depth named as pictures or videos, for models that see it")
     add("--depth_unit", help="unit of these maps, such as millimetre, where the model does not know it")
     add("--depth_align", default="refuse", help="depth_to_rgb: resize maps that are smaller or larger than the picture")
+    add("--depth_orientation", default="refuse", help="as_rgb, upright: how maps lie whose picture EXIF says to turn")
     add("--top_k", type=int, default=5, help="classes that are listed of a clip (default 5)")
     add("--clips", type=int, default=1, help="clips of a video whose probabilities are averaged (default 1)")
     add("--fps", type=float, help="constant rate of long videos, if that of the file is missing or wrong")

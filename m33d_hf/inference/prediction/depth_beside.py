@@ -9,7 +9,7 @@ from pathlib import Path
 
 from m33d_hf.data.sources.frames.folder import find_frames
 from m33d_hf.data.sources.frames.layouts import list_files
-from m33d_hf.errors import DataError
+from m33d_hf.errors import DataError, first_line
 
 
 class FramePairs:
@@ -25,6 +25,7 @@ class FramePairs:
         given = [Path(os.path.abspath(Path(word).expanduser())) for word in inputs]
         self._roots = [self._folder, *(root for root in given if root in self._folder.parents)]
         self._pairs: dict[Path, dict[Path, Path]] = {}
+        self.problems: list[str] = []  # why nothing could be paired below a folder, where that was tried
         self._listing = threading.Lock()
 
     def map_of(self, picture: Path) -> Path | None:
@@ -43,6 +44,7 @@ class FramePairs:
             frames, _, _ = find_frames(
                 list_files(root), {"rgb": "auto", "depth": "auto"}, {"rgb", "depth"}, association="auto"
             )
-        except DataError:  # no frame there has both: whoever asks says that there is no map
+        except DataError as error:  # no frame has both, or a list of pairs cannot be read
+            self.problems.append(first_line(error))
             return {}
         return {root / str(frame.rgb): root / str(frame.depth) for each in frames.values() for frame in each}

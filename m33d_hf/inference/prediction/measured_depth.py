@@ -17,6 +17,7 @@ from m33d_hf.data.files.files import MAP_SUFFIXES, load_map
 from m33d_hf.data.files.skips import FILE_NAME, SkipLedger, hole_entries
 from m33d_hf.data.plural import plural
 from m33d_hf.data.sample import RGBDSample, holes_of
+from m33d_hf.data.sources.frames.orientation import as_the_picture_lies
 from m33d_hf.data.sources.frames.reading import same_shape
 from m33d_hf.errors import ConfigError, DataError
 from m33d_hf.inference.prediction.depth_beside import FramePairs
@@ -28,7 +29,7 @@ from m33d_hf.modeling.processor_options_m33d import spec_of
 
 
 class DepthFolder:
-    """The folder, and what its values mean: its depth_spec.json says it, or else --depth_unit, or else the processor.
+    """The folder, and what its values mean: the nearest depth_spec.json, or else --depth_unit, or else the processor.
 
     Counts the inputs that had depth and those that had none, and lists what of a video's depth is missing or damaged;
     from several threads.
@@ -39,6 +40,7 @@ class DepthFolder:
         processor: of the model.
         needed: an input without depth there is an error.
         align: of --depth_align, for maps of pictures of another size; those of videos are resized as in training.
+        orientation: of --depth_orientation, for maps of pictures that EXIF says to turn.
         output: folder of the predictions, for the list.
         inputs: of the prediction; a recording's pictures and maps lie beside each other in it.
 
@@ -54,35 +56,53 @@ class DepthFolder:
         needed: bool,
         output: Path,
         align: str = "refuse",
+        orientation: str = "refuse",
         inputs: Sequence[str] = (),
     ) -> None:
         self.folder = folder.expanduser()
         if not self.folder.is_dir():
             raise ConfigError(f"--depth {self.folder} is no folder; give the one that holds the maps.")
-        self._unit, self._needed, self._align = unit, needed, align
-        self._stated = read_sidecar_spec(self.folder, unit=unit) if spec_folder(self.folder) else None
+        self._unit, self._needed, self._align, self._orientation = unit, needed, align, orientation
         known = getattr(processor, "depth_spec", None)
         self._known = None if known is None else spec_of(known)
-        if self._stated is not None and self._known is not None and self._stated.kind != self._known.kind:
-            raise ConfigError(
-                f"--depth {self.folder} holds {self._stated.kind} depth (depth_spec.json), but the model was trained "
-                f"on {self._known.kind} depth; give it that."
-            )
+        self._specs: dict[Path, DepthSpec | None] = {}
+        self._stated(self.folder)
         self._counting = threading.Lock()
         self.used = self.lacking = 0
         self.holes = HoleCount()
         self._ledger = SkipLedger(output / FILE_NAME, 1.0, 0)
         self._pairs = FramePairs(self.folder, inputs)
 
-    def of_picture(self, item: Item, size: tuple[int, int]) -> dict[str, Any] | None:
+    def _stated(self, folder: Path) -> DepthSpec | None:
+        """What the nearest depth_spec.json says of maps in a folder: recordings below the given one have their own."""
+        if folder not in self._specs:
+            found = read_sidecar_spec(folder, unit=self._unit) if spec_folder(folder) else None
+            if found is not None and self._known is not None and found.kind != self._known.kind:
+                raise ConfigError(
+                    f"--depth {folder} holds {found.kind} depth (depth_spec.json), but the model was trained on "
+                    f"{self._known.kind} depth; give it that."
+                )
+            self._specs[folder] = found
+        return self._specs[folder]
+
+    def _stated_below(self, folder: Path) -> DepthSpec | None:
+        """As `_stated`, of a folder that is met while predicting: what is wrong there is an input's fault."""
+        try:
+            return self._stated(folder)
+        except ConfigError as error:
+            raise DataError(str(error)) from error
+
+    def of_picture(self, item: Item, size: tuple[int, int], lies: int = 1) -> dict[str, Any] | None:
         """Arguments of an image processor, "depth" (H, W) and more; None where there is no map.
 
         Args:
             item: the picture.
-            size: its (height, width).
+            size: its (height, width), upright.
+            lies: its orientation by EXIF, as it is stored.
 
         Raises:
-            DataError: several maps, one that cannot be read or has another size, or none where depth is needed.
+            DataError: several maps, one that cannot be read, has another size or may lie otherwise than its picture,
+                or none where depth is needed.
         """
         named = [path for suffix in MAP_SUFFIXES if (path := self.folder / f"{item.name}{suffix}").is_file()]
         found = [path for path in named if not path.samefile(item.path)]  # --depth may be the folder of the pictures
@@ -93,7 +113,7 @@ class DepthFolder:
         if not found:
             self._lacks(item)
             return None
-        given = self._read_map(found[0], size)
+        given = self._read_map(found[0], size, lies)
         with self._counting:
             self.used += 1
         return given
@@ -105,7 +125,8 @@ class DepthFolder:
             ConfigError: nobody says what the values mean.
             DataError: the depth exists twice, or there is none where it is needed.
         """
-        found = find_depth_maps(self.folder, item.name, self._stated or self._spec())
+        place = (self.folder / item.name).parent
+        found = find_depth_maps(self.folder, item.name, self._stated_below(place) or self._spec())
         if found is None:
             self._lacks(item)
         return found
@@ -120,10 +141,14 @@ class DepthFolder:
             )
         return self._known
 
-    def _read_map(self, path: Path, size: tuple[int, int]) -> dict[str, Any]:
-        values = self._sized(path, load_map(path).values, size)
-        if self._stated is not None:
-            return {"depth": decode_depth(np.asarray(values), self._stated, read_picture_scale(path))}
+    def _read_map(self, path: Path, size: tuple[int, int], lies: int) -> dict[str, Any]:
+        values, own = load_map(path)
+        if own == 1:
+            values = as_the_picture_lies(values, path, lies, size, self._orientation, "--depth_orientation")
+        values = self._sized(path, values, size)
+        stated = self._stated_below(path.parent)
+        if stated is not None:
+            return {"depth": decode_depth(np.asarray(values), stated, read_picture_scale(path))}
         return {"depth": values} if self._unit is None else {"depth": values, "depth_unit": self._unit}
 
     def _sized(self, path: Path, values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -158,8 +183,10 @@ class DepthFolder:
     def closing(self, word: str) -> str:
         """How many inputs had depth, and all of it; `word` names one of them, in small letters."""
         lacking = f"; {self.lacking} without depth there, from RGB alone" if self.lacking else ""
+        problems = self._pairs.problems if self.lacking else []
         holes = f" Of their clips, {words} ({FILE_NAME} lists them)" if (words := self.holes.words()) else ""
-        return f"With measured depth: {plural(self.used, word)}{lacking}.{holes}"
+        why = f" Maps were looked for beside the pictures as well: {'; '.join(problems)}" if problems else ""
+        return f"With measured depth: {plural(self.used, word)}{lacking}.{holes}{why}"
 
 
 def depth_folder(options: PredictionOptions, processor: Any, needed: bool) -> DepthFolder | None:
@@ -167,15 +194,17 @@ def depth_folder(options: PredictionOptions, processor: Any, needed: bool) -> De
     if options.depth is None:
         return None
     folder, output = Path(options.depth), Path(options.output)
-    return DepthFolder(folder, options.depth_unit, processor, needed, output, options.depth_align, options.input)
+    how = {"align": options.depth_align, "orientation": options.depth_orientation}
+    return DepthFolder(folder, options.depth_unit, processor, needed, output, **how, inputs=options.input)
 
 
 def depth_rules(options: PredictionOptions) -> Mapping[str, Any]:
     """What two calls that write into one folder must have in common."""
     depth = None if options.depth is None else str(Path(options.depth).expanduser().resolve())
     # Left out where it is as it always was, so that folders of earlier versions can be continued.
-    aligned = {} if options.depth_align == "refuse" else {"depth_align": options.depth_align}
-    return {"depth": depth, "depth_unit": options.depth_unit, **aligned}
+    rules = {"depth_align": options.depth_align, "depth_orientation": options.depth_orientation}
+    changed = {name: rule for name, rule in rules.items() if rule != "refuse"}
+    return {"depth": depth, "depth_unit": options.depth_unit, **changed}
 
 
 def task_inputs_of(model: Any) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from m33d_hf.data.sources.frames.orientation import ORIENTATIONS
 from m33d_hf.errors import ConfigError, nearest_name_hint
 from m33d_hf.inference.prediction.views import ViewOptions
 
@@ -31,6 +32,7 @@ class PredictionOptions:
         depth: folder of measured depth, files named as the pictures, for reconstructions and for segmentation by a
             model that sees it.
         depth_unit: of these files, where the model's processor does not know it.
+        depth_orientation: "refuse", "as_rgb" or "upright": how maps lie whose picture EXIF says to turn.
         depth_align: "refuse" or "depth_to_rgb": whether a map of another size is resized to its picture.
         top_k: classes that are listed of a clip.
         clips: clips of a video, evenly spread, whose probabilities are averaged.
@@ -58,6 +60,7 @@ class PredictionOptions:
     depth: Path | None = None
     depth_unit: str | None = None
     depth_align: str = "refuse"
+    depth_orientation: str = "refuse"
     top_k: int = 5
     clips: int = 1
     fps: float | None = None
@@ -79,6 +82,10 @@ class PredictionOptions:
             raise ConfigError(f"--precision {self.precision!r} must be one of {', '.join(PRECISIONS)}.")
         if self.depth_align not in DEPTH_ALIGNMENTS:
             raise ConfigError(f"--depth_align {self.depth_align!r} must be one of {', '.join(DEPTH_ALIGNMENTS)}.")
+        if self.depth_orientation not in ORIENTATIONS:
+            raise ConfigError(
+                f"--depth_orientation {self.depth_orientation!r} must be one of {', '.join(ORIENTATIONS)}."
+            )
         if not 1 <= self.field_of_view <= 170:
             raise ConfigError(f"--field_of_view {self.field_of_view:g} must be between 1 and 170 degrees.")
         if self.fps is not None and not 0 < self.fps <= 1e6:

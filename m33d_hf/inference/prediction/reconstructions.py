@@ -136,7 +136,7 @@ class ReconstructionTask(PredictionTask):
             return self.masked(self.inputs(videos=str(item.path)), item.name)
         pixels, orientation = read_picture(item.path)
         self.turned += orientation != 1
-        given = None if self.depth is None else self.depth.of_picture(item, pixels.shape[:2])
+        given = None if self.depth is None else self.depth.of_picture(item, pixels.shape[:2], orientation)
         depth = None if given is None else given["depth"]
         return self.masked(self.inputs(np.ascontiguousarray(pixels), depth), item.name)
 

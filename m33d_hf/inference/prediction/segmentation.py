@@ -80,7 +80,7 @@ class SegmentationTask(PredictionTask):
             return super().prepare(item)
         pixels, orientation = read_picture(item.path)
         self.turned += orientation != 1
-        given = self.depth.of_picture(item, pixels.shape[:2])
+        given = self.depth.of_picture(item, pixels.shape[:2], orientation)
         return self.model.prepare(np.ascontiguousarray(pixels), given)
 
     def closing(self) -> list[str]:

@@ -69,3 +69,55 @@ def test_pictures_of_another_tree_and_maps_outside_the_folder_are_no_pairs(tmp_p
     assert pairs.map_of(tmp_path / "a/color/p2.png") is None
     assert pairs.map_of(tmp_path / "b/color/p1.png") is None, "the maps of b were not given"
     assert FramePairs(tmp_path / "a/color", [str(tmp_path)]).map_of(tmp_path / "a/color/p1.png") is None
+
+
+def test_every_recording_has_its_own_depth_spec(model: Path, tmp_path: Path) -> None:
+    """Quarters of millimetres below a folder that says nothing, for a model of millimetres."""
+    maps = _recording(tmp_path / "mm/rec")
+    for name, values in _recording(tmp_path / "quarter/rec").items():
+        Image.fromarray(values * np.uint16(4)).save(tmp_path / "quarter/rec/depth" / f"{name}.png")
+    (tmp_path / "quarter/rec/depth_spec.json").write_text('{"kind": "metric", "scale": 4000}')
+    labels = []
+    for unit in ("mm", "quarter"):
+        predict(options(model, tmp_path / unit, tmp_path / f"out_{unit}", depth=tmp_path / unit), ALONE, say=str)
+        found = [np.array(Image.open(file)) for file in sorted((tmp_path / f"out_{unit}/labels").rglob("*.png"))]
+        labels.append(np.stack(found))
+    assert len(maps) == 2 and np.array_equal(*labels) and len(np.unique(labels[0])) > 1
+    (tmp_path / "quarter/rec/depth_spec.json").write_text('{"kind": "inverse"}')
+    wrong = predict(
+        options(model, tmp_path / "quarter", tmp_path / "wrong", depth=tmp_path / "quarter"), ALONE, say=str
+    )
+    assert wrong.predicted == 1 and "but the model was trained on metric depth" in wrong.skipped[0].reason
+
+
+def test_a_map_that_may_lie_otherwise_than_its_picture_is_not_guessed(model: Path, tmp_path: Path) -> None:
+    """EXIF 3 is upside down: both readings of a map without an orientation have the same size."""
+    _recording(tmp_path / "rec")
+    upright = Image.open(tmp_path / "rec/color/p0.png").copy()
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    for place in (tmp_path / "turned/color", tmp_path / "turned/depth"):
+        place.mkdir(parents=True)
+    upright.rotate(180).save(tmp_path / "turned/color/p0.png", exif=exif)
+    stored = Image.open(tmp_path / "rec/depth/p0.png")
+    Image.fromarray(np.array(stored)[::-1, ::-1].copy()).save(tmp_path / "turned/depth/p0.png")
+    where = tmp_path / "turned"
+    refused = predict(options(model, where, tmp_path / "refused", depth=where), ALONE, say=str)
+    assert "pass --depth_orientation as_rgb" in refused.skipped[0].reason
+    predict(
+        options(model, tmp_path / "rec/color/p0.png", tmp_path / "plain", depth=tmp_path / "rec/depth"), ALONE, say=str
+    )
+    expected = np.array(Image.open(tmp_path / "plain/labels/p0.png"))
+    for rule, same in (("as_rgb", True), ("upright", False)):
+        given = options(model, where, tmp_path / rule, depth=where, depth_orientation=rule)
+        assert predict(given, ALONE, say=str).predicted == 1
+        (found,) = (tmp_path / rule / "labels").rglob("p0.png")
+        assert np.array_equal(np.array(Image.open(found)), expected) == same
+
+
+def test_a_list_of_pairs_that_cannot_be_read_is_told(model: Path, tmp_path: Path) -> None:
+    _recording(tmp_path / "rec")
+    (tmp_path / "rec/associations.txt").write_text("nothing.png nowhere.png\n")
+    found = predict(options(model, tmp_path / "rec", tmp_path / "out", depth=tmp_path / "rec"), ALONE, say=str)
+    (line,) = [line for line in found.lines if line.startswith("With measured depth: 0 pictures; 3 without")]
+    assert "Maps were looked for beside the pictures as well: " in line and "nothing.png nowhere.png" in line

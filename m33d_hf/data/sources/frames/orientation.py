@@ -21,7 +21,12 @@ ORIENTATIONS = ("refuse", "as_rgb", "upright")
 
 
 def as_the_picture_lies(
-    values: np.ndarray, path: Path, orientation: int, picture: tuple[int, int], rule: str
+    values: np.ndarray,
+    path: Path,
+    orientation: int,
+    picture: tuple[int, int],
+    rule: str,
+    option: str = "--data.options.orientation",
 ) -> np.ndarray:
     """Turn a map without its own orientation upright.
 
@@ -31,6 +36,7 @@ def as_the_picture_lies(
         orientation: EXIF's, of the picture beside it (of a video's frame: that of the video); 1 for none.
         picture: (height, width) of the upright picture.
         rule: one of `ORIENTATIONS`.
+        option: that states the rule, for the message.
 
     Raises:
         DataError: `refuse`, and both readings of the map are possible.
@@ -44,8 +50,8 @@ def as_the_picture_lies(
             f"the picture beside {path} has the EXIF orientation {orientation} (or its video is stored so) and is "
             f"turned upright, to {picture[0]}x{picture[1]} (height x width); the map, "
             f"{values.shape[0]}x{values.shape[1]}, states none. Look at one pair: if the map has the orientation in "
-            "which the picture is stored, pass orientation=as_rgb (--data.options.orientation) to turn it too; if it "
-            "is already upright, pass orientation=upright."
+            f"which the picture is stored, pass {option} as_rgb to turn it too; if it is already upright, pass "
+            f"{option} upright."
         )
     return values
 

@@ -99,7 +99,8 @@ def write_pairs(root: Path, orientation: int, size: tuple[int, int], depth: tupl
 def test_untagged_depth_as_stored_is_refused_with_the_cure(tmp_path: Path, orientation: int, size: tuple[int, int]):
     root = write_pairs(tmp_path, orientation, size, size)
     for align in ("refuse", "depth_to_rgb", "rgb_to_depth"):
-        with pytest.raises(DataError, match=rf"EXIF orientation {orientation} .*orientation=as_rgb") as caught:
+        told = rf"EXIF orientation {orientation} .*--data.options.orientation as_rgb"
+        with pytest.raises(DataError, match=told) as caught:
             FolderSource(root, align=align)
         assert "align=" not in str(caught.value)
     source = FolderSource(root, orientation="as_rgb")
@@ -231,7 +232,7 @@ def test_depth_beside_a_video_that_is_stored_lying(tmp_path: Path, degrees: int,
     assert probe_video(tmp_path / "rgb.mp4").orientation == ROTATIONS[degrees]
     for number in range(6):
         save(tmp_path / f"depth/{number:06d}.png", depth_array(number, size))
-    with pytest.raises(DataError, match=r"its video is stored so.*orientation=as_rgb"):
+    with pytest.raises(DataError, match=r"its video is stored so.*--data.options.orientation as_rgb"):
         FolderSource(tmp_path, depth_unit="millimetre")
     source = FolderSource(tmp_path, depth_unit="millimetre", orientation="as_rgb")
     assert any("are turned with them" in note for note in source.notes)
