@@ -182,12 +182,19 @@ def _value_text(value: Any) -> str:
 
 def _judged_by(run: ComparedRun) -> tuple[str, bool] | None:
     """The metric that judges runs of this task, and its direction."""
-    stated = run.settings.get("evaluation.metric")
+    stated, greater = run.settings.get("evaluation.metric"), run.settings.get("evaluation.greater_is_better")
     task = build_task(run.task)
     if stated in (None, "null"):
-        return None if task.metric is None else (eval_name(task.metric), task.greater_is_better)
-    name = eval_name(json.loads(stated) if str(stated).startswith('"') else str(stated))
-    return name, larger_is_better(name)
+        chosen = task.metric
+    else:
+        chosen = json.loads(str(stated)) if str(stated).startswith('"') else str(stated)
+    if chosen is None:
+        return None
+    name = eval_name(chosen)
+    if greater not in (None, "null"):
+        return name, str(greater).lower() == "true"
+    own = task.metric is not None and name == eval_name(task.metric)
+    return name, task.greater_is_better if own else larger_is_better(name)
 
 
 def metrics_table(runs: Sequence[ComparedRun], metric: tuple[str, bool] | None) -> Table | None:

@@ -49,6 +49,15 @@ def test_settings_and_metrics_stand_side_by_side(tmp_path: Path, capsys: pytest.
     assert (tmp_path / "out" / "curves.png").stat().st_size > 1000
 
 
+def test_the_stated_direction_of_a_metric_decides(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As it decides what `checkpoints/best` holds; by its name alone, `delta1` is better where it is larger."""
+    stated = ("--evaluation.metric", "delta1", "--evaluation.greater_is_better", "false")
+    one, two = (a_run(tmp_path / name, [{"delta1": 0.7}, {"delta1": 0.6}], *stated) for name in ("one", "two"))
+    assert script.main([str(one), str(two), "--output", str(tmp_path / "out")]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["best", "delta1", "0.6", "(step", "20)", "0.6", "(step", "20)"] in lines
+
+
 def test_unfinished_runs_and_other_data_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     one = a_run(tmp_path / "a" / "run", [{"delta1": 0.7}], "--data.eval_split", "test", done=False)
     two = a_run(tmp_path / "b" / "run", [], done=False)

@@ -52,10 +52,9 @@ class Amount:
 
     @property
     def words(self) -> list[str]:
-        """Of a command line."""
-        if self.number is None:
-            return ["--data.label_fraction", f"{self.share:g}"]
-        return ["--data.max_train_samples", str(self.number)]
+        """Of a command line; what a recipe says of the other way to draw labels does not hold."""
+        share, number = "null" if self.share is None else f"{self.share:g}", str(self.number or "null")
+        return ["--data.label_fraction", share, "--data.max_train_samples", number]
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 from m33d_hf.experiments.report.comparison import BETTER, UNDECIDED, UNKNOWN, WORSE
 from m33d_hf.experiments.report.conditions import condition_blocks
-from m33d_hf.experiments.report.contrasts import Difference, Pair, compare_family, rounded_up
+from m33d_hf.experiments.report.contrasts import Difference, Pair, compare_family, rounded_down, rounded_up
 from m33d_hf.experiments.report.results import Results, column_entry, labels
 from m33d_hf.visualization.document import Block, Bullets, Heading, Paragraph, Table
 
@@ -134,7 +134,7 @@ def difference_texts(results: Results, found: Difference) -> list[str]:
     if found.estimate is None:
         return [title, "-", "-", "-", "-", str(found.n), verdict]
     known, adjusted = found.estimate, found.p_adjusted
-    interval = f"{known.low:+.2f} to {known.high:+.2f}"
+    interval = f"{rounded_down(known.low, 2):+.2f} to {rounded_up(known.high, 2):+.2f}"
     ps = [p_text(known.p), "-" if adjusted is None else p_text(adjusted)]
     return [title, f"{known.points:+.2f}", interval, *ps, str(found.n), verdict]
 

@@ -86,16 +86,17 @@ class Difference:
         if self.verdict == UNDECIDED:
             return f"no difference larger than {rounded_up(self.bound):.1f}"
         least, most = sorted((abs(self.estimate.low), abs(self.estimate.high)))
-        return f"{self.verdict} by {_rounded_down(least):.1f} to {rounded_up(most):.1f}"
+        return f"{self.verdict} by {rounded_down(least):.1f} to {rounded_up(most):.1f}"
 
 
-def rounded_up(points: float) -> float:
-    """To a tenth, away from zero: printed intervals hold the whole of what was estimated."""
-    return math.ceil(10 * points - _SAME) / 10
+def rounded_up(points: float, digits: int = 1) -> float:
+    """The next number of so many decimals that is not smaller: printed intervals hold all of what was estimated."""
+    return math.ceil(10**digits * points - _SAME) / 10**digits
 
 
-def _rounded_down(points: float) -> float:
-    return math.floor(10 * points + _SAME) / 10
+def rounded_down(points: float, digits: int = 1) -> float:
+    """The next number of so many decimals that is not larger."""
+    return math.floor(10**digits * points + _SAME) / 10**digits
 
 
 def compare_family(results: Results, pairs: Sequence[Pair]) -> list[Difference]:

@@ -97,10 +97,8 @@ def _compare(results: Results, methods: Sequence[str], than: str, expect: str) -
         return f"open: {_count(known)}", detail
     if all(verdict == BETTER for verdict in verdicts):
         return HELD, detail
-    if all(verdict == UNDECIDED for verdict in verdicts):
-        return UNDECIDED, detail
-    if BETTER not in known:
-        return NOT_HELD, detail
+    if BETTER not in known:  # one that is unknown leaves open what it would have been
+        return NOT_HELD if WORSE in known else UNDECIDED, detail
     return f"{PARTLY} ({known.count(BETTER)} of {len(verdicts)})", detail
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from m33d_hf.experiments.report.answers import declared
 from m33d_hf.experiments.report.comparison import Cell
-from m33d_hf.experiments.report.contrasts import Difference, half_width
+from m33d_hf.experiments.report.contrasts import Difference, half_width, rounded_up
 from m33d_hf.experiments.report.results import (
     DONE,
     Results,
@@ -53,7 +53,7 @@ def result_table(results: Results, table: TableEntry) -> Table:
 def noise_text(results: Results, table: TableEntry, column: str) -> str:
     """Half of the 95 % interval of a difference between two complete rows."""
     found = half_width(results, table, column)
-    return "unknown" if found is None else f"± {found:.1f}"
+    return "unknown" if found is None else f"± {rounded_up(found):.1f}"
 
 
 def floor_texts(columns: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -55,6 +55,7 @@ def test_every_start_has_every_amount_and_its_own_seeds(tmp_path: Path) -> None:
     assert args.init_from == jobs["pretrain-mae-s1"].parameters["output_dir"]
     assert (args.seed, args.data.subset_seed, args.data.label_fraction) == (1001, 1001, 0.2)
     assert (args.train.max_steps, args.optim.warmup_steps) == (40, 2)
+    assert args.data.max_train_samples is None, "rooms/semseg has 200, which would be all that a share is of"
     given = resolve([*jobs["labels-50-samples-given-s1"].parameters["argv"], "--output_dir", "x"], study.task).args
     assert (given.init_from, given.data.max_train_samples, given.seed) == ("b", 50, 1)
     scratch = resolve([*jobs["labels-0.2-scratch-s1-f1"].parameters["argv"], "--output_dir", "y"], study.task).args

@@ -9,7 +9,7 @@ import pytest
 from helpers.reproduction_results import made_results
 from m33d_hf.experiments.plan import load_content
 from m33d_hf.experiments.report.answers import answer_blocks, answers, overall, short_answers
-from m33d_hf.experiments.report.contrasts import Difference, Pair, difference
+from m33d_hf.experiments.report.contrasts import Difference, Pair, difference, rounded_down, rounded_up
 from m33d_hf.experiments.report.paper import ROWS, order_counts, paper_blocks, paper_values
 from m33d_hf.experiments.report.two_way import Estimate, holm
 from m33d_hf.visualization.document import Table
@@ -63,6 +63,12 @@ def test_words_for_a_difference() -> None:
 def test_ends_of_intervals_are_rounded_outwards(low: float, high: float, told: str) -> None:
     estimate = Estimate((low + high) / 2, low, high, 0.01, 8)
     assert Difference(Pair("a", "b", "c"), estimate, 0.5 if low < 0 < high else 0.01, 3, {}).text() == told
+
+
+def test_numbers_behind_a_verdict_are_rounded_outwards_too() -> None:
+    """1.1985 to 6.2871 of clips_confirm was printed as 1.20, beside "better by 1.1"."""
+    assert [rounded_down(1.1985, 2), rounded_up(6.2871, 2)] == [1.19, 6.29]
+    assert [rounded_down(-0.853, 2), rounded_up(-0.853, 2), rounded_down(0.3, 2)] == [-0.86, -0.85, 0.3]
 
 
 def test_every_question_has_the_known_answer() -> None:

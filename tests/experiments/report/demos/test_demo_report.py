@@ -108,6 +108,24 @@ def test_expectations_are_judged_by_rule() -> None:
     assert "0.700" in outcomes["hiding_teaches_rgb_to_depth"].detail
 
 
+def test_a_row_that_failed_does_not_turn_no_difference_into_harm() -> None:
+    results = fake_results()
+    for column in ("depth_estimation-200", "semantic_segmentation-50", SEG200):
+        _set(results, "m33d_plus", column, (0.352, 0.372) if column == SEG200 else (0.3, 0.32))
+        _set(results, "m33d", column, (0.352, 0.373) if column == SEG200 else (0.3, 0.321))
+    known = {outcome.id: outcome for outcome in judge(as_tables(results))}
+    assert known["plus_beats_m33d"].verdict == "no difference shown"
+    for row in results["rows"]:
+        if (row["method"], row["seed"], row["task"]) == ("m33d_plus", 1, "depth_estimation"):
+            row.update(status="failed", error="NonFiniteLossError: nan")
+            del row["value"]
+    failed = {outcome.id: outcome for outcome in judge(as_tables(results))}
+    assert failed["plus_beats_m33d"].verdict == "no difference shown"
+    _set(results, "m33d_plus", SEG200, (0.2, 0.22))
+    worse = {outcome.id: outcome for outcome in judge(as_tables(results))}
+    assert worse["plus_beats_m33d"].verdict == "not held"
+
+
 def test_expectations_of_methods_that_are_not_run_are_left_out() -> None:
     results = fake_results()
     for part in ("rows", "pretraining"):
