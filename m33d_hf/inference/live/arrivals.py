@@ -27,8 +27,8 @@ _HEAD = 65536
 _NO_MORE: Any = object()
 # What FFmpeg says when it was told to wait no longer.
 _GIVEN_UP = "Immediate exit requested"
-# Connections that end alike when all was sent and when the sender fails.
-_WITHOUT_END = ("tcp:", "tls:", "unix:")
+# Connections that end alike when all was sent and when the sender fails; of RTSP, FFmpeg does not tell them apart.
+_WITHOUT_END = ("tcp:", "tls:", "unix:", "rtsp:", "rtsps:")
 
 
 @dataclass
@@ -141,9 +141,7 @@ class StreamFrames(Arrivals):
         if file.broken:
             return "broken", f"the connection broke ({file.reason})"
         if self.address.lower().startswith(_WITHOUT_END):
-            return "closed", (
-                "the sender closed the connection, which has no mark for the end: nothing tells whether all was sent"
-            )
+            return "closed", "the sender closed the connection, and nothing tells whether all was sent"
         return "finished", "the sender closed the stream"
 
     def is_last(self) -> bool:
