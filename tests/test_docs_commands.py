@@ -211,6 +211,7 @@ def _trained(folder: Path) -> None:
         "semseg_rgbd": ("semantic_segmentation", "rooms/semseg_rgbd", M33DForSemanticSegmentation, []),
         "pre": ("pretraining", "rooms/pretrain", M33DForPreTraining, ["--method", "rgbd_mae"]),
         "depth": ("depth_estimation", "rooms/depth", M33DForDepthEstimation, []),
+        "rooms-depth": ("depth_estimation", "rooms/depth", M33DForDepthEstimation, []),
         "actions": ("video_classification", "rooms/actions", M33DForVideoClassification, []),
         "phases2": ("action_detection", "rooms/phases_temporal", M33DForVideoActionDetection, causal),
     }

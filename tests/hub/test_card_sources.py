@@ -49,6 +49,8 @@ def test_its_commands_resolve(name: str) -> None:
     for words in filter(None, (shlex.split(line, comments=True) for line in lines)):
         place = next(i for i, word in enumerate(words) if word.startswith("scripts/"))
         task = TASK_OF.get(Path(words[place]).name)
+        if words[place] == "scripts/extract_depth.py":
+            continue  # makes the depth that the next line reads
         if task is None:
             assert words[place] == "scripts/publish.py" and words[place + 1] == trained[-1].output_dir
             assert words[place + 2] == f"ORG/{name}"

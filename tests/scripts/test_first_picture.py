@@ -38,7 +38,7 @@ def test_the_commands_of_the_page_lead_to_its_pictures(tmp_path: Path, monkeypat
     assert list(given) == ["run_pretrain", "run_depth_estimation", "predict"]
     assert main("pretraining", shortened(given["run_pretrain"])) == 0
     assert main("depth_estimation", shortened(given["run_depth_estimation"])) == 0
-    for name in ("pre", "depth"):
+    for name in ("pre", "rooms-depth"):
         assert Path(f"outputs/{name}/pictures/evaluation_step_00000002.png").is_file()
         assert Path(f"outputs/{name}/report.html").is_file()
     Path("PHOTOS").mkdir()
