@@ -15,7 +15,6 @@ from m33d_hf.data.measuring.misalignment import edge_agreement
 from m33d_hf.data.measuring.tallies import SplitTally
 from m33d_hf.data.sample import Hole, RGBDSample, VideoHandle, holes_of, read_sample
 from m33d_hf.data.source import Source
-from m33d_hf.data.sources.frames.windows import sequence_of_window
 from m33d_hf.errors import CorruptFileError, DataError, DepthUnitError, LabelError
 from m33d_hf.modeling.depth_spec_m33d import DepthSpec
 
@@ -118,10 +117,17 @@ def spread(length: int, count: int) -> list[int]:
 
 def scene_of(handle: VideoHandle) -> str:
     """The scene or sequence of a sample, by its name: the folder of a still, or the sequence of a clip."""
-    name = sequence_of_window(handle.key)
     if handle.length == 1:
-        name = PurePosixPath(name).parent.as_posix()
+        name = PurePosixPath(handle.key).parent.as_posix()
+    else:
+        name = getattr(handle, "sequence", None) or _sequence_by_name(handle.key)
     return ALL_FRAMES if name in ("", ".") else name
+
+
+def _sequence_by_name(key: str) -> str:
+    """The sequence that a window was cut from, where only its name tells: in prepared data."""
+    sequence, mark, first = key.rpartition("@")
+    return sequence if mark and first.isdecimal() else key
 
 
 def depth_spec_of(source: Source, handle: VideoHandle) -> DepthSpec | None:

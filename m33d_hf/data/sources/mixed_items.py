@@ -47,6 +47,12 @@ class MixedHandle:
         return self._named(self.handle.key)
 
     @property
+    def sequence(self) -> str | None:
+        """MEMBER/SEQUENCE that a clip is a window of, where the item says so."""
+        own = getattr(self.handle, "sequence", None)
+        return None if own is None else f"{self.member}/{own}"
+
+    @property
     def length(self) -> int:
         """Number of frames."""
         return self.handle.length

@@ -33,7 +33,7 @@ from m33d_hf.data.sources.frames.pairing import is_number
 from m33d_hf.data.sources.frames.reading import ALIGNMENTS, Frame, FrameReader, refuse_sizes
 from m33d_hf.data.sources.frames.splits import Sequences, SplitChoice, select_split
 from m33d_hf.data.sources.frames.validation import split_by_validation
-from m33d_hf.data.sources.frames.windows import cut_windows, leave_out_blind, sequence_of_window, thin_out
+from m33d_hf.data.sources.frames.windows import Window, cut_windows, leave_out_blind, thin_out
 from m33d_hf.data.sources.videos.frames import is_video_frame, video_frame_size, video_of
 from m33d_hf.data.sources.videos.recorded_times import recorded_table, recorded_times
 from m33d_hf.errors import CorruptFileError, DataError
@@ -58,6 +58,7 @@ class FrameSequence:
         reader: of them.
         fps: frames per second, evenly; None where that is not known, or the times of frames are.
         recorded: the table of times of an imported recording, None without.
+        sequence: what a clip is a window of, by name; None for a single frame.
     """
 
     key: str
@@ -65,6 +66,7 @@ class FrameSequence:
     reader: FrameReader = field(repr=False)
     fps: float | None = None
     recorded: Path | None = None
+    sequence: str | None = None
 
     @property
     def length(self) -> int:
@@ -208,27 +210,35 @@ class FrameSource(Source):
         self.depth_spec: DepthSpec | None = self.detection.spec if self.detection else None
         self.class_names: list[str] | None = class_names_of(label_rules)
         self.action_names: list[str] | None = None
-        parts: Mapping[str, Sequence[Frame]] = sequences
+        self.sequences: list[FrameSequence] = []
+        self._sequence_of: list[str] = []
         if unit == "clips":
             parts = cut_windows(sequences, clip_length, windows, notes, clip_stride)
             if require_depth:
                 parts = leave_out_blind(parts, unpaired, notes)
-        self.sequences: list[FrameSequence] = []
-        self._sequence_of: list[str] = []
-        rate = self._rate(sequences) if fps is None else fps
-        for key, part in parts.items():
-            sequence = sequence_of_window(key) if unit == "clips" else key
-            reader = self._reader_of(sequence)
-            self._sequence_of += [sequence] * (len(part) if unit != "clips" else bool(part))
-            if unit != "clips":
-                self.sequences += [FrameSequence(frame.key, (frame,), reader) for frame in part]
-            elif part:
-                recorded = None if rate is not None else self._table_of(sequence)
-                self.sequences.append(FrameSequence(key, tuple(part), reader, rate, recorded))
+            self._add_clips(parts, self._rate(sequences) if fps is None else fps)
+        else:
+            self._add_frames(sequences)
         notes += describe_missing_depth(self.sequences)
         if self.groups() is None:
             self.group_word = "clips" if unit == "clips" else "images"
         self._check_some(sequences)
+
+    def _add_frames(self, sequences: Sequences) -> None:
+        for sequence, frames in sequences.items():
+            reader = self._reader_of(sequence)
+            self.sequences += [FrameSequence(frame.key, (frame,), reader) for frame in frames]
+            self._sequence_of += [sequence] * len(frames)
+
+    def _add_clips(self, windows: Mapping[str, Window], rate: float | None) -> None:
+        for key, window in windows.items():
+            if not window.frames:
+                continue
+            sequence = window.sequence
+            recorded = None if rate is not None else self._table_of(sequence)
+            reader = self._reader_of(sequence)
+            self.sequences.append(FrameSequence(key, window.frames, reader, rate, recorded, sequence))
+            self._sequence_of.append(sequence)
 
     def groups(self) -> list[str] | None:
         """The sequence of every item; None where all are of one, so that each stands for itself."""

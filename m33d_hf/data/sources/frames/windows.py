@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Sized
+from dataclasses import dataclass
 from itertools import pairwise
 
 from m33d_hf.data.options import choose
@@ -62,10 +63,12 @@ def _first_of(names: Sequence[str]) -> str:
     return ", ".join(names[:_NAMED]) + more
 
 
-def sequence_of_window(key: str) -> str:
-    """The sequence that a window of `cut_windows` was cut from."""
-    sequence, mark, first = key.rpartition("@")
-    return sequence if mark and first.isdecimal() else key
+@dataclass(frozen=True)
+class Window:
+    """A stretch of a sequence; its name does not tell which: a sequence itself may be called `cam@60`."""
+
+    sequence: str
+    frames: tuple[Frame, ...]
 
 
 def cut_windows(
@@ -74,7 +77,7 @@ def cut_windows(
     windows: int | None,
     notes: list[str],
     clip_stride: int | None = None,
-) -> dict[str, tuple[Frame, ...]]:
+) -> dict[str, Window]:
     """Cut every sequence into windows of (nearly) the same length; each gives one clip per epoch.
 
     Args:
@@ -90,18 +93,19 @@ def cut_windows(
 
     Raises:
         ConfigError: fewer windows than one, or a stride together with a number or without the length of a clip.
+        DataError: a window would be called as another sequence is.
     """
     if clip_stride is not None:
         return _overlapping(sequences, clip_length, windows, notes, clip_stride)
     if windows is not None and windows < 1:
         raise ConfigError(f"windows is {windows}; it must be at least 1")
-    parts: dict[str, tuple[Frame, ...]] = {}
+    parts: dict[str, Window] = {}
     for key, frames in sequences.items():
         fitting = 1 if clip_length is None else max(1, len(frames) // clip_length)
         count = fitting if windows is None else min(windows, fitting)
         starts = [number * len(frames) // count for number in range(count + 1)]
         for first, stop in pairwise(starts):
-            parts[key if count == 1 else f"{key}@{first}"] = tuple(frames[first:stop])
+            _add(parts, key if count == 1 else f"{key}@{first}", Window(key, tuple(frames[first:stop])))
     if len(parts) > len(sequences):
         notes.append(
             f"{_cut_into(sequences, parts)} of at least the {clip_length} frames that a clip covers; each gives one "
@@ -117,10 +121,10 @@ def cut_windows(
 
 
 def leave_out_blind(
-    windows: Mapping[str, Sequence[Frame]], unpaired: list[Unpaired], notes: list[str]
-) -> dict[str, Sequence[Frame]]:
+    windows: Mapping[str, Window], unpaired: list[Unpaired], notes: list[str]
+) -> dict[str, Window]:
     """The windows of which some frame has depth; the others go to `unpaired` and are named in a note."""
-    kept = {key: frames for key, frames in windows.items() if any(frame.depth for frame in frames)}
+    kept = {key: window for key, window in windows.items() if any(frame.depth for frame in window.frames)}
     blind = [key for key in windows if key not in kept]
     if blind:
         unpaired += [Unpaired(key, "no frame of the window has depth") for key in blind]
@@ -138,23 +142,35 @@ def _overlapping(
     windows: int | None,
     notes: list[str],
     clip_stride: int,
-) -> dict[str, tuple[Frame, ...]]:
+) -> dict[str, Window]:
     """Windows of a clip's length, `clip_stride` frames apart, and one at the end of what they leave."""
     if windows is not None:
         raise ConfigError(f"give windows ({windows}) or clip_stride ({clip_stride}), not both")
     if clip_length is None:
         raise ConfigError("clip_stride requires clip_length, the frames of a clip, which a run sets by itself")
-    parts: dict[str, tuple[Frame, ...]] = {}
+    parts: dict[str, Window] = {}
     for key, frames in sequences.items():
         last = max(len(frames) - clip_length, 0)
         starts = [*range(0, last, clip_stride), last]
         for first in starts:
-            parts[key if len(starts) == 1 else f"{key}@{first}"] = tuple(frames[first : first + clip_length])
+            window = Window(key, tuple(frames[first : first + clip_length]))
+            _add(parts, key if len(starts) == 1 else f"{key}@{first}", window)
     notes.append(
         f"{_cut_into(sequences, parts)} of {clip_length} frames, {clip_stride} from one to the next; each gives one "
         "clip per epoch"
     )
     return parts
+
+
+def _add(parts: dict[str, Window], name: str, window: Window) -> None:
+    """Add a window, whose name must be its own: keys of samples are, and one of two would be lost."""
+    if name in parts:
+        first, second = parts[name].sequence, window.sequence
+        raise DataError(
+            f"a window of the sequence {first!r} and one of {second!r} would both be called {name!r}. Rename the "
+            "folder whose name ends in @ and a number, or keep sequences whole (--data.options.windows 1)."
+        )
+    parts[name] = window
 
 
 def _cut_into(sequences: Sized, parts: Sized) -> str:

@@ -17,7 +17,7 @@ from m33d_hf.data.plural import agree, plural
 from m33d_hf.data.source import Source, Unpaired
 from m33d_hf.data.sources.frames.reading import ALIGNMENTS, Frame
 from m33d_hf.data.sources.frames.splits import Sequences, canonical_split
-from m33d_hf.data.sources.frames.windows import cut_windows, sequence_of_window, thin_out
+from m33d_hf.data.sources.frames.windows import cut_windows, thin_out
 from m33d_hf.data.sources.scenes.handles import METRES, SceneHandle, SceneReader
 from m33d_hf.data.sources.scenes.scene_library import Library, load_library
 from m33d_hf.data.sources.scenes.tables import REGISTER, SEMANTIC, SceneSet, scene_set
@@ -166,8 +166,8 @@ class ScenesSource(Source):
             return [self._handle(frame.key, key, [frame]) for key, frames in kept.items() for frame in frames]
         parts = cut_windows(kept, clip_length, windows, self.notes)  # type: ignore[arg-type]
         handles = []
-        for name, frames in parts.items():
-            key = sequence_of_window(name)
+        for name, window in parts.items():
+            key, frames = window.sequence, window.frames
             rate = fps if fps is not None else rates[key] / every if key in rates else None
             handles.append(self._handle(name, key, list(frames), rate))
         return handles
