@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
@@ -165,11 +165,27 @@ def _known(sequences: Sequences, among: set[str]) -> set[str]:
     return found
 
 
-def _named(key: str, frames: list[Frame], entries: set[str]) -> list[Frame]:
-    """The frames of the sequence `key` that some entries of a list name: all of them where they name the sequence."""
-    if not entries.isdisjoint(_sequence_names(key)):
-        return frames
-    return [frame for frame in frames if not entries.isdisjoint(_frame_names(frame))]
+def _named(sequences: Sequences, entries: set[str], among: Collection[str] | None = None) -> Sequences:
+    """The frames that some entries of a list name, by sequence: all of one where an entry names it.
+
+    An entry that names a sequence names no frame: frames are called 1 in every sequence, and a sequence may be too.
+
+    Args:
+        sequences: all that there are.
+        entries: of the list.
+        among: keys of those that are asked for; None for all.
+    """
+    whole = {name for key in sequences for name in _sequence_names(key)} & entries
+    single = entries - whole
+    found = {}
+    for key, frames in sequences.items():
+        if among is not None and key not in among:
+            continue
+        if not whole.isdisjoint(_sequence_names(key)):
+            found[key] = frames
+        elif single and (chosen := [frame for frame in frames if not single.isdisjoint(_frame_names(frame))]):
+            found[key] = chosen
+    return found
 
 
 def _sequence_names(key: str) -> set[str]:
@@ -205,8 +221,7 @@ def missing_entries(
 
 def _from_list(sequences: Sequences, path: Path) -> Sequences:
     entries = _entries(path, sequences)
-    kept = {key: _named(key, frames, entries) for key, frames in sequences.items()}
-    kept = {key: frames for key, frames in kept.items() if frames}
+    kept = _named(sequences, entries)
     if not kept:
         example = next(iter(sequences.values()))[0].key if sequences else "none"
         raise DataError(
@@ -239,7 +254,7 @@ def _refuse_shared(
         if path is None:
             continue
         entries = _entries(path, sequences)
-        both = [key for key, frames in kept.items() if _named(key, frames, entries)]
+        both = list(_named({**sequences, **kept}, entries, kept))
         if both:
             raise DataError(
                 f"{len(both)} of {len(kept)} sequences are in {file} and in {path}, the first is {both[0]!r}: an "
