@@ -29,6 +29,7 @@ import torch
 from m33d_hf.data.depth.checks import FARTHEST_MEDIAN, NEAREST_MEDIAN
 from m33d_hf.data.depth.figures import thinned
 from m33d_hf.data.depth.options import check_depth_options
+from m33d_hf.data.depth.shapes import same_shape
 from m33d_hf.data.depth.stores import (
     NUMBERED,
     SCALE_FILE,
@@ -139,6 +140,27 @@ class DepthMaps:
                 "are turned upright, but it is unknown whether their depth was made from upright pictures. Extract it "
                 "again (scripts/extract_depth.py, into a new folder), store the pictures upright, or, if the depth is "
                 f'upright, write "provenance": {{"upright": true}} into {SPEC_FILE}.'
+            )
+
+    def require_same_view(self, picture: tuple[int, int], maps: torch.Tensor) -> None:
+        """Refuse metric maps of another aspect ratio than their pictures: resizing would misplace every pixel.
+
+        What a network predicted (inverse, relative) may have the shape of its input, into which it squeezed the whole
+        picture, as monodepth2 stores it.
+
+        Args:
+            picture: (height, width) of the upright pictures.
+            maps: (T, 1, h, w), as `read` returns them.
+
+        Raises:
+            DataError: naming both sizes.
+        """
+        height, width = int(maps.shape[-2]), int(maps.shape[-1])
+        if self.spec.kind == "metric" and not same_shape((height, width), picture):
+            raise DataError(
+                f"the depth {self.key} is {height}x{width}, but its pictures are {picture[0]}x{picture[1]} (height x "
+                "width): of another aspect ratio, so that one view would be stretched over another. Crop both to the "
+                "same part of the scene, or register depth to RGB before it is written."
             )
 
     def read(self, indices: Sequence[int]) -> torch.Tensor:

@@ -12,13 +12,13 @@ import torch
 
 from m33d_hf.data.depth.holes import HoleCount
 from m33d_hf.data.depth.maps import DepthMaps, decode_depth, find_depth_maps, read_sidecar_spec, spec_folder
+from m33d_hf.data.depth.shapes import same_shape
 from m33d_hf.data.depth.stores import read_picture_scale
 from m33d_hf.data.files.files import MAP_SUFFIXES, load_map
 from m33d_hf.data.files.skips import FILE_NAME, SkipLedger, hole_entries
 from m33d_hf.data.plural import plural
 from m33d_hf.data.sample import RGBDSample, holes_of
 from m33d_hf.data.sources.frames.orientation import as_the_picture_lies
-from m33d_hf.data.sources.frames.reading import same_shape
 from m33d_hf.errors import ConfigError, DataError
 from m33d_hf.inference.prediction.depth_beside import FramePairs
 from m33d_hf.inference.prediction.inputs import Item

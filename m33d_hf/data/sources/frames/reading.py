@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from m33d_hf.data.depth.calibration import Calibration
 from m33d_hf.data.depth.checks import DepthCheck
 from m33d_hf.data.depth.registration import register_depth
+from m33d_hf.data.depth.shapes import same_shape
 from m33d_hf.data.files.files import load_channels, load_map, load_rgb, size_and_orientation
 from m33d_hf.data.labels.labels import LabelRules
 from m33d_hf.data.sample import HOLES, Hole, RGBDSample
@@ -307,10 +308,3 @@ def refuse_sizes(root: Path, sizes: Mapping[str, tuple[int, ...]], align: str = 
             "the scene, or register depth to RGB with the cameras' calibration (--data.options.calibration of the "
             "source folder)."
         )
-
-
-def same_shape(first: tuple[int, ...], second: tuple[int, ...]) -> bool:
-    """Whether two sizes have one aspect ratio, but for rounding: 1 %, or a pixel of the smaller picture."""
-    (height, width), (other_height, other_width) = first, second
-    apart = abs(height * other_width - width * other_height)
-    return apart <= max(0.01 * height * other_width, *first, *second)

@@ -147,6 +147,16 @@ def _video_files(root: Path, folder: Path, files: Sequence[str], options: VideoO
             f"calibration={options.calibration!r} registers the depth of folders of frames, but {folder} holds video "
             "files. Leave the option out, and register their depth when it is written"
         )
+    if options.align not in ("refuse", "depth_to_rgb"):  # depth is resized to the picture in any case
+        raise ConfigError(
+            f"align={options.align!r} is for folders of frames, but {folder} holds video files, whose depth is always "
+            "resized to the picture. Leave the option out"
+        )
+    if options.orientation != "refuse":
+        raise ConfigError(
+            f"orientation={options.orientation!r} is for folders of frames, but {folder} holds video files. Leave the "
+            f'option out; depth that is upright is told by "provenance": {{"upright": true}} in {SPEC_FILE}'
+        )
     names: dict[str, str] = {}
     for file in files:
         key = PurePosixPath(file).with_suffix("").as_posix()

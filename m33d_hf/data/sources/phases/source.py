@@ -99,7 +99,8 @@ class PhasesSource(PhaseSource):
         depth: `auto`, `none`, and for frames a folder or a pattern; for video files a folder of depth sidecars (`auto`:
             `depth/` where it holds depth_spec.json).
         depth_unit, depth_scale, depth_kind, invalid_values, min_depth, max_depth, align, orientation, calibration: as
-            in the `folder` source; calibration of folders of frames alone, such as import_recording.py writes.
+            in the `folder` source; of folders of frames alone: calibration, such as import_recording.py writes,
+            orientation, and align=rgb_to_depth. Depth of video files is resized to the picture.
         require_depth: leave out (and list) what has no depth.
         require_annotations: leave out (and list) videos without annotation; None does so for clips only.
         on_unpaired: `list` videos without annotation and annotations without video in `unpaired`, or `error`.

@@ -48,6 +48,9 @@ class DepthFrames(Protocol):
     def require_upright(self, orientations: Sequence[int], picture: tuple[int, int], maps: torch.Tensor) -> None:
         """Raise a DataError where maps of pictures that their file says to turn may not be upright."""
 
+    def require_same_view(self, picture: tuple[int, int], maps: torch.Tensor) -> None:
+        """Raise a DataError where maps cannot show what pictures of that height and width show."""
+
     def read(self, indices: Sequence[int]) -> torch.Tensor:
         """Return (T, 1, h, w) float32, NaN where invalid; raises a DataError for a frame that is not there."""
 
@@ -190,7 +193,7 @@ class VideoFile:
         Raises:
             IndexError: a frame outside the video.
             CorruptFileError: a frame that cannot be decoded, or no depth of a clip that can.
-            DataError: depth of another number of frames, or none where RGB is not read.
+            DataError: depth of another number of frames or aspect ratio, or none where RGB is not read.
         """
         return self.read_maps(indices, None).align()
 
@@ -237,6 +240,7 @@ class VideoFile:
             folder = info.backend == "frames"
             orientations = frame_orientations(self.file, numbers) if folder else [info.orientation] * len(numbers)
             maps.require_upright(orientations, (info.height, info.width), found)
+            maps.require_same_view((info.height, info.width), found)
         return found, holes
 
 

@@ -199,6 +199,15 @@ def _sidecars(root: Path, count: int, size: tuple[int, int] = (16, 32)) -> Path:
     return folder
 
 
+def test_sidecars_of_another_view_are_refused(cholec: Path, tmp_path: Path) -> None:
+    shutil.copytree(cholec, tmp_path, dirs_exist_ok=True)
+    _sidecars(tmp_path, 20, (32, 32))
+    for options in ({}, {"align": "depth_to_rgb"}):
+        source = _source(tmp_path, clip_span=4, **options)
+        with pytest.raises(DataError, match="video01 is 32x32, but its pictures are 32x64"):
+            source[1].read([0])
+
+
 def test_depth_sidecars_of_video_files(cholec: Path, tmp_path: Path) -> None:
     shutil.copytree(cholec, tmp_path, dirs_exist_ok=True)
     _sidecars(tmp_path, 20)
@@ -388,6 +397,9 @@ def test_options_that_cannot_be(cholec: Path, frames: Path) -> None:
         ({"length_tolerance": -1}, "length_tolerance is -1"),
         ({"annotation_format": "frame"}, "Did you mean 'frames'"),
         ({"rgb": "none"}, "selects frames, but"),
+        ({"align": "rgb_to_depth"}, "align='rgb_to_depth' is for folders of frames, but"),
+        ({"align": "depht_to_rgb"}, "align='depht_to_rgb' is for folders of frames, but"),
+        ({"orientation": "upright"}, "orientation='upright' is for folders of frames, but"),
         ({"phasenames": ["a"]}, "no option 'phasenames'"),
     ):
         with pytest.raises(ConfigError, match=message):

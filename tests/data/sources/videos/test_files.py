@@ -20,6 +20,7 @@ from helpers.shared_data import shared
 from helpers.videos import number_in, numbered_frame, write_video
 from m33d_hf.data.augmentation.options import TransformOptions
 from m33d_hf.data.augmentation.transforms import EvaluationTransform, build_transform, checked_size
+from m33d_hf.data.depth.maps import find_depth_maps, read_sidecar_spec
 from m33d_hf.data.loader.loading import SampleDataset
 from m33d_hf.data.sample import Hole, RGBDSample, VideoHandle, read_sample
 from m33d_hf.data.sources.videos import files as video_files
@@ -39,6 +40,9 @@ class RampDepth:
 
     def require_upright(self, orientations: object, picture: tuple[int, int], maps: torch.Tensor) -> None:
         assert len(orientations) == len(maps)
+
+    def require_same_view(self, picture: tuple[int, int], maps: torch.Tensor) -> None:
+        pass
 
     def of_video(self, num_frames: int, video: object) -> RampDepth:
         if num_frames != self.length:
@@ -79,6 +83,24 @@ def test_depth_comes_by_frame_number_and_at_the_pictures_size(tmp_path: Path) ->
     assert torch.isnan(sample.depth).sum() == 3 * 8 * 8  # the hole grows with the map and swallows nothing else
     with pytest.raises(DataError, match="has 12 frames, but its depth 13"):
         VideoFile("a", path, depth=RampDepth(13)).read([0])
+
+
+@pytest.mark.parametrize(("shape", "fits"), [((64, 64), False), ((40, 90), False), ((45, 80), True), ((90, 160), True)])
+def test_depth_of_another_view_is_refused(tmp_path: Path, shape: tuple[int, int], fits: bool) -> None:
+    """Measured depth; a network may have squeezed the whole picture into its input."""
+    path = write_video(tmp_path / "a.mp4", 4, size=(90, 160))
+    np.save(tmp_path / "a.npy", np.full((4, *shape), 1500, np.uint16))
+    for kind, unit in (("metric", "mm"), ("inverse", None)):
+        maps = find_depth_maps(tmp_path, "a", read_sidecar_spec(tmp_path, kind=kind, unit=unit))
+        video = VideoFile("a", path, depth=maps)
+        assert video.read_maps([0], {"rgb"}).rgb is not None  # which opens no depth
+        if fits or kind == "inverse":
+            depth = video.read([0, 2]).depth
+            assert depth is not None and depth.shape == (2, 1, 90, 160) and depth.isfinite().all()
+            continue
+        for named in (None, {"depth"}, {"rgb", "depth"}):
+            with pytest.raises(DataError, match=f"depth a is {shape[0]}x{shape[1]}, but its pictures are 90x160"):
+                video.read_maps([0, 2], named)
 
 
 class NoDepth(RampDepth):
