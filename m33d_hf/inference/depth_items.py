@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from m33d_hf.data.plural import agree, plural
-from m33d_hf.data.sources.frames.layouts import leads_upwards
+from m33d_hf.data.sources.frames.layouts import leads_upwards, refuse_unreadable
 from m33d_hf.data.sources.frames.pairing import natural_key
 from m33d_hf.data.sources.phases.maps_beside import maps_in_words, without_maps
 from m33d_hf.data.sources.videos.files import VIDEO_SUFFIXES
@@ -85,10 +85,14 @@ def list_items(
 
 
 def files_below(root: Path, exclude: Path | None) -> list[Path]:
-    """Every file below a folder that is neither hidden nor in `exclude`; links are followed, as in training."""
+    """Every file below a folder that is neither hidden nor in `exclude`; links are followed, as in training.
+
+    Raises:
+        DataError: a folder that cannot be read.
+    """
     excluded = None if exclude is None else exclude.resolve()
     files: list[Path] = []
-    for folder, subfolders, names in os.walk(root, followlinks=True):
+    for folder, subfolders, names in os.walk(root, followlinks=True, onerror=refuse_unreadable):
         here = Path(folder)
         subfolders[:] = [
             name
