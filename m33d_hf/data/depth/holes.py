@@ -7,7 +7,7 @@ without its depth is none of these, but unpaired or unreadable.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from m33d_hf.data.plural import agree, plural
@@ -67,3 +67,16 @@ def frames_without_partner(count: int) -> int:
         count: frames of its video.
     """
     return max(_FRAMES_WITHOUT_PARTNER, round(_SHARE_WITHOUT_PARTNER * count))
+
+
+def first_number(numbers: Collection[int], count: int) -> int:
+    """The number that a video's first frame has in the names of its depth: 0, or 1 where they say that it is.
+
+    ffmpeg numbers pictures from 1; then the lowest number is 1 and the highest that of the last frame, which a video
+    whose frames count from 0 does not have.
+
+    Args:
+        numbers: those of the depth files.
+        count: frames of the video, with those that it lost where it was cut short.
+    """
+    return int(bool(numbers) and min(numbers) == 1 and max(numbers) == count)

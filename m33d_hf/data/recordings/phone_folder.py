@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from m33d_hf.data.depth.calibration import Calibration, Camera
+from m33d_hf.data.depth.holes import first_number
 from m33d_hf.data.files.files import MAP_SUFFIXES, RGB_SUFFIXES, read_map, size_and_orientation
 from m33d_hf.data.files.json_objects import read_json_object
 from m33d_hf.data.files.text_files import read_text
@@ -55,6 +56,10 @@ class PhoneFolder:
         self._video = next((name for name in _VIDEOS if (path / name).is_file()), None)
         self._color = {} if self._video else _numbered(path, _COLOR, RGB_SUFFIXES)
         count = cached_info(path / self._video).num_frames if self._video else 0
+        if self._video and (first := first_number(self._depth, count)):
+            self._depth = {number - first: file for number, file in self._depth.items()}
+            if 0 not in self._confidence:
+                self._confidence = {number - first: file for number, file in self._confidence.items()}
         pictures = set(range(count)) if self._video else set(self._color)
         self._numbers = sorted(pictures & self._depth.keys())
         if not self._numbers:

@@ -58,20 +58,24 @@ def test_without_confidence_all_depth_stays(tmp_path: Path):
     assert any("no confidence maps" in note for note in summary.notes)
 
 
-def test_a_video_beside_the_depth(tmp_path: Path):
+@pytest.mark.parametrize(("first", "sure"), [(0, 0), (1, 1), (1, 0)])
+def test_a_video_beside_the_depth(tmp_path: Path, first: int, sure: int):
+    """Numbered from 0, as phones do, or from 1, as ffmpeg does."""
     source = tmp_path / "in"
     source.mkdir()
     frames = [np.full((48, 64, 3), 40 + 50 * number, np.uint8) for number in range(4)]
     write_video(source / "rgb.mp4", 4, size=(48, 64), frames=frames)
     for number in range(4):
-        save(source / f"depth/{number:06d}.png", millimetres(number))
-        save(source / f"confidence/{number:06d}.png", confidence(number))
+        save(source / f"depth/{first + number:06d}.png", millimetres(number))
+        save(source / f"confidence/{sure + number:06d}.png", confidence(number))
     (source / "camera_matrix.csv").write_text("52.0, 0.0, 31.0\n0.0, 51.0, 23.5\n0.0, 0.0, 1.0\n")
     summary = import_recording(source, tmp_path / "out", say=quiet)
     assert summary.written == 4
     for number in range(4):
         mean = read_map_mean(tmp_path / f"out/color/{number:06d}.png")
         assert abs(mean - (40 + 50 * number)) < 6
+        expected = np.where(confidence(number) >= ImportOptions().min_confidence, millimetres(number), 0)
+        assert np.array_equal(read_map(tmp_path / f"out/depth/{number:06d}.png"), expected)
     assert read_calibration(tmp_path / "out/calibration.json").color == Camera(64, 48, 52.0, 51.0, 31.0, 23.5)
 
 

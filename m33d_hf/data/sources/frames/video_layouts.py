@@ -7,7 +7,7 @@ import posixpath
 import re
 from collections import defaultdict
 
-from m33d_hf.data.depth.holes import frames_without_partner
+from m33d_hf.data.depth.holes import first_number, frames_without_partner
 from m33d_hf.data.plural import agree, plural
 from m33d_hf.data.sources.frames.layouts import Columns, Listing, find_columns
 from m33d_hf.data.sources.frames.pairing import modality_of
@@ -61,20 +61,22 @@ def with_video_frames(listing: Listing, chosen: dict[str, str]) -> tuple[Columns
             continue
         count = info.num_frames
         lost = frames_lost_at_the_end(info.lacks, count)
-        _require_same_clock(f"{listing.root / video}", count, numbers, lost)
+        first = first_number(numbers, count + round(lost))
+        _require_same_clock(f"{listing.root / video}", count, {each - first for each in numbers}, lost)
         # Named as the depth is, so that they pair; a frame without depth gets the name that it would have.
         width = len(posixpath.basename(next(iter(numbers.values()))))
-        names = {number: numbers.get(number, posixpath.join(folder, f"{number:0{width}d}")) for number in range(count)}
-        columns["rgb"] += [(name, video_frame(video, number)) for number, name in names.items()]
+        for frame in range(count):
+            name = numbers.get(frame + first, posixpath.join(folder, f"{frame + first:0{width}d}"))
+            columns["rgb"].append((name, video_frame(video, frame)))
         notes.append(
             f"{video}: its {plural(count, 'frame')} {agree(count, 'is', 'are')} paired with the depth "
-            "files beside it, by number from 0"
+            f"files beside it, by number from {first}"
         )
     return columns, notes
 
 
-def _require_same_clock(video: str, count: int, numbers: dict[int, str], lost: float) -> None:
-    """Refuse depth whose numbers are not those of the video's frames, with those `lost` where it was cut short."""
+def _require_same_clock(video: str, count: int, numbers: set[int], lost: float) -> None:
+    """Refuse depth whose numbers, from 0, are not those of a video's frames, with those `lost` where it was cut short."""
     allowed = frames_without_partner(count)
     if not -allowed <= max(numbers) + 1 - count <= allowed + lost:
         raise DataError(

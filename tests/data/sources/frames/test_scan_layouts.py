@@ -16,12 +16,12 @@ from m33d_hf.errors import DataError
 from m33d_hf.modeling.video_reading_m33d import probe_video
 
 
-def stray_scan(root: Path, frames: int = 12, depth: int = 12) -> Path:
+def stray_scan(root: Path, frames: int = 12, depth: int = 12, first: int = 0) -> Path:
     """A Stray Scanner recording: a video, depth and confidence by the video's frame numbers, text files."""
     write_video(root / "rgb.mp4", frames, size=(48, 96))
     for number in range(depth):
-        save(root / f"depth/{number:06d}.png", depth_array(number, (48, 96)))
-        save(root / f"confidence/{number:06d}.png", np.full((48, 96), number % 3, np.uint8))
+        save(root / f"depth/{first + number:06d}.png", depth_array(number, (48, 96)))
+        save(root / f"confidence/{first + number:06d}.png", np.full((48, 96), number % 3, np.uint8))
     (root / "odometry.csv").write_text("timestamp, frame, x\n")
     (root / "camera_matrix.csv").write_text("1,0,0\n")
     return root
@@ -47,6 +47,22 @@ def test_a_video_beside_a_folder_of_depth_is_its_pictures(tmp_path: Path):
     digest = source.digest()
     write_video(tmp_path / "one/rgb.mp4", 12, size=(48, 96), gop=3)
     assert FolderSource(tmp_path, unit="clips").digest() != digest
+
+
+def test_depth_numbered_from_1_as_ffmpeg_does_belongs_to_the_frame_before(tmp_path: Path):
+    source = FolderSource(stray_scan(tmp_path, first=1), depth_unit="mm")
+    assert len(source) == 12 and not source.unpaired and source[0].key == "000001"
+    assert any("by number from 1" in note for note in source.notes)
+    for place in (0, 7, 11):
+        sample = source[place].read([0])
+        assert number_in(sample.rgb[0].permute(1, 2, 0).numpy()) == place
+        expected = depth_array(place, (48, 96)) / np.float32(1000)
+        np.testing.assert_array_equal(sample.depth[0, 0].nan_to_num().numpy(), expected.astype(np.float32))
+    (tmp_path / "depth/000005.png").unlink()
+    (tmp_path / "depth/000012.png").rename(tmp_path / "depth/000000.png")  # now from 0, by which 000011 is the last
+    source = FolderSource(tmp_path, depth_unit="mm")
+    assert any("by number from 0" in note for note in source.notes)
+    assert [entry.path for entry in source.unpaired] == ["rgb.mp4#5"]
 
 
 def test_a_few_frames_without_depth_are_left_out_and_more_are_refused(tmp_path: Path):
