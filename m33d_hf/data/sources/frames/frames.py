@@ -31,7 +31,7 @@ from m33d_hf.data.sources.frames.calibrations import check_calibrated, check_cal
 from m33d_hf.data.sources.frames.orientation import ORIENTATIONS, as_the_picture_lies, describe_orientations
 from m33d_hf.data.sources.frames.pairing import is_number
 from m33d_hf.data.sources.frames.reading import ALIGNMENTS, Frame, FrameReader, refuse_sizes
-from m33d_hf.data.sources.frames.splits import Sequences, SplitChoice, select_split
+from m33d_hf.data.sources.frames.splits import Sequences, SplitChoice, missing_entries, select_split
 from m33d_hf.data.sources.frames.validation import split_by_validation
 from m33d_hf.data.sources.frames.windows import Window, cut_windows, leave_out_blind, thin_out
 from m33d_hf.data.sources.videos.frames import is_video_frame, video_frame_size, video_of
@@ -252,7 +252,13 @@ class FrameSource(Source):
         """The sequences of a split, and a sentence on how they were chosen; see `select_split`."""
         if wanted.validation is not None:
             return split_by_validation(root, sequences, wanted)
-        return select_split(root, sequences, wanted.name, wanted.listed, wanted.fractions)
+        kept, how = select_split(root, sequences, wanted.name, wanted.listed, wanted.fractions)
+        absent = missing_entries(root, sequences, wanted.name, wanted.listed)
+        if absent:
+            match = agree(len(absent), "matches", "match")
+            entries = agree(len(absent), "entry", "entries")
+            how += f"; {len(absent)} {entries} of the list {match} nothing that is used, the first: {absent[0]}"
+        return kept, how
 
     def _rate(self, sequences: Sequences) -> float | None:
         """Frames per second where none are stated."""

@@ -76,7 +76,7 @@ def with_video_frames(listing: Listing, chosen: dict[str, str]) -> tuple[Columns
 
 
 def _require_same_clock(video: str, count: int, numbers: set[int], lost: float) -> None:
-    """Refuse depth whose numbers, from 0, are not those of a video's frames, with those `lost` where it was cut short."""
+    """Refuse depth whose numbers, from 0, are not a video's frames, with those `lost` where it was cut short."""
     allowed = frames_without_partner(count)
     if not -allowed <= max(numbers) + 1 - count <= allowed + lost:
         raise DataError(

@@ -8,6 +8,7 @@ from PIL import Image
 from helpers.frames_on_disk import save, write_frames
 from m33d_hf.data.sources.frames.folder import FolderSource
 from m33d_hf.data.sources.frames.splits import select_split
+from m33d_hf.data.sources.frames.tum import TumSource
 from m33d_hf.errors import ConfigError, DataError, MissingSplitError
 
 SPLITS = ("train", "validation", "test")
@@ -173,3 +174,19 @@ def test_training_and_evaluation_lists_share_nothing(tmp_path: Path):
     (tmp_path / "val.txt").write_text("hall\n")
     (tmp_path / "test.txt").write_text("hall\n")
     assert frame_keys(tmp_path, "test") == frame_keys(tmp_path, "validation") == ["hall/0", "hall/1"]
+
+
+@pytest.mark.parametrize("source", [FolderSource, TumSource])
+def test_entries_of_a_list_that_match_nothing_are_told(tmp_path: Path, source: type) -> None:
+    for scene in ("scene1", "scene2", "scene3"):
+        write_frames(tmp_path / scene, 2, "rgb/{i}.png")
+        for kind in ("rgb", "depth"):
+            lines = "".join(f"{i}.0 {kind}/{i}.png\n" for i in range(2))
+            (tmp_path / scene / f"{kind}.txt").write_text(lines)
+    (tmp_path / "train.txt").write_text("scene_2\nscene1\n3\n")
+    found = source(tmp_path, split="train", depth_unit="mm")
+    told = "split train as listed in train.txt; 2 entries of the list match nothing that is used, the first: 3"
+    assert found.split_note == told and told in found.notes
+    (tmp_path / "train.txt").write_text("scene2\nscene1/1\n")
+    found = source(tmp_path, split="train", depth_unit="mm")
+    assert found.split_note == "split train as listed in train.txt"
