@@ -344,7 +344,7 @@ def _decode(
 
 def _natural(path: Path) -> list[tuple[int, str]]:
     """Sort key under which frame10 comes after frame9."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path.name.lower())]
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", path.name.lower())]
 
 
 def frame_files(folder: Path) -> list[Path]:

@@ -112,7 +112,7 @@ def _stack(path: Path) -> np.ndarray:
 
 
 def _in_order(path: str) -> list[tuple[int, str]]:
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", Path(path).stem)]
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", Path(path).stem)]
 
 
 def check_video(path: str) -> VideoInfo:

@@ -69,6 +69,9 @@ def test_the_depth_of_a_video_comes_frame_by_frame_or_in_one_file(tmp_path: Path
         Image.fromarray(values).save(path)
     found = read_clip_depth(sorted(paths), 12, (12, 16), "millimetre")  # by name alone, f10 would follow f1
     assert found.shape == (12, 12, 16) and np.allclose(found[:, ::2, ::2], maps / 1000)
+    circled = Path(paths[0]).rename(tmp_path / "a①.png")  # a digit that is no number
+    assert np.array_equal(read_clip_depth([*paths[1:], str(circled)], 12, (12, 16), "millimetre"), found)
+    circled.rename(paths[0])
     np.save(tmp_path / "all.npy", maps)
     assert np.array_equal(read_clip_depth([str(tmp_path / "all.npy")], 12, (12, 16), "millimetre"), found)
     with pytest.raises(DataError, match="11 depth maps were given, the video has 12 frames"):

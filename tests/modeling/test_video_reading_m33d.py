@@ -304,6 +304,9 @@ def test_folder_of_pictures(tmp_path: Path) -> None:
     for number in range(12):
         Image.fromarray(numbered_frame(number)).save(folder / f"frame{number}.png")
     (folder / "notes.txt").write_text("not a frame")
+    (folder / "frame11.png").rename(folder / "frame①.png")  # a digit that is no number: text, behind those
+    assert [number_in(frame) for frame in read_video(folder, range(12))] == list(range(12))
+    (folder / "frame①.png").rename(folder / "frame11.png")
     info = probe_video(folder)
     assert info == VideoInfo(12, None, 64, 96, "frames")
     assert [number_in(frame) for frame in read_video(folder, [11, 2, 10], info=info)] == [11, 2, 10]

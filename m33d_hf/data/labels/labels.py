@@ -51,7 +51,7 @@ def _read_map_file(path: Path) -> Any:
         except (json.JSONDecodeError, RecursionError) as error:
             raise CorruptFileError(path, f"is not valid JSON ({error})") from error
     rows = [line.replace(",", " ").split() for line in text.splitlines() if line.strip()]
-    pairs = all(len(row) == 2 and row[1].lstrip("-").isdigit() for row in rows)
+    pairs = all(len(row) == 2 and row[1].removeprefix("-").isdecimal() for row in rows)
     return {row[0]: row[1] for row in rows} if pairs else [row[0] for row in rows]
 
 

@@ -29,6 +29,7 @@ from m33d_hf.errors import CorruptFileError, DataError, decoding
 _KEPT_FRAMES = 32  # whose bytes are kept, in each process: a name is asked for first, and then its maps
 _OPEN_FILES = 64
 _THREADS = 16  # that read indices: each is a request or two
+_LONGEST_NUMBER = 18  # digits of a class number; any such fits 64 bits
 
 
 @dataclass(frozen=True)
@@ -249,7 +250,8 @@ def _of_others(name: str, frame: dict[str, bytes]) -> Any:
     if data is None or name.rpartition(".")[2] not in ("cls", "cls2", "txt"):
         return data
     text = data.decode("utf-8", "replace").strip()
-    return int(text) if text.lstrip("-").isdigit() else text
+    plain = text.removeprefix("-").isdecimal() and len(text) <= _LONGEST_NUMBER
+    return int(text) if plain else text
 
 
 def members(data: bytes, where: str) -> dict[str, bytes]:

@@ -41,7 +41,7 @@ def check_state(state: Mapping[str, Any], folder: Path, terms: int) -> None:
     step: Any = state.get("step")
     wrong.unless(_is_count(step), f"step is {step!r}, which is not a number of steps")
     named = folder.name.removeprefix("step_")
-    wrong.unless(not named.isdigit() or int(named) == step, f"step is {step!r} in the folder of step {named}")
+    wrong.unless(not named.isdecimal() or int(named) == step, f"step is {step!r} in the folder of step {named}")
     window: Any = state.get("window_steps")
     wrong.unless(_is_count(window) and window <= step, f"window_steps is {window!r}, but only {step} steps were done")
     world: Any = state.get("world_size")

@@ -131,7 +131,7 @@ def _folder_modality(name: str) -> str | None:
     """Modality of a folder whose name says nothing but that: `depth`, `label-filt`, not `color_original_png`."""
     if name.lower() in _FOLDER_NAMES:
         return _FOLDER_NAMES[name.lower()]
-    words = [word for word in words_of(name) if word not in _FOLDER_EXTRAS and not word.isdigit()]
+    words = [word for word in words_of(name) if word not in _FOLDER_EXTRAS and not word.isdecimal()]
     known = {word for group in MODALITY_WORDS.values() for word in group}
     return modality_of(name) if words and all(word in known for word in words) else None
 

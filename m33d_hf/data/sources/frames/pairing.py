@@ -56,7 +56,7 @@ def is_confidence(stem: str) -> bool:
     words = words_of(stem)
     if any(word in CONFIDENCE_WORDS for word in words):
         return True
-    return "conf" in words and all(word == "conf" or word.isdigit() for word in words)
+    return "conf" in words and all(word == "conf" or word.isdecimal() for word in words)
 
 
 def strip_modality(stem: str) -> str:
@@ -73,7 +73,7 @@ def strip_modality(stem: str) -> str:
 def natural_key(text: str) -> list[tuple[int, int, str]]:
     """Sort key that puts frame 2 before frame 10, the same on every platform."""
     parts = _NUMBERS.split(text)
-    return [(1, int(part), part) if part.isdigit() else (0, 0, part) for part in parts]
+    return [(1, int(part), part) if part.isdecimal() else (0, 0, part) for part in parts]
 
 
 def _frame_name(path: str, tolerant: bool) -> str:

@@ -1,5 +1,9 @@
+from pathlib import Path
+
 import pytest
 
+from helpers.frames_on_disk import depth_array, rgb_array, save
+from m33d_hf.data.sources.frames.folder import FolderSource
 from m33d_hf.data.sources.frames.pairing import match_timestamps, modality_of, natural_key, pair_by_name, strip_modality
 
 
@@ -44,3 +48,12 @@ def test_pairing_does_not_depend_on_listing_order():
         ("depth/0004.png", "its frame has no rgb"),
     }
     assert pair_by_name({"rgb": rgb[::-1], "depth": depth[::-1]})[0] == rows
+
+
+def test_digits_that_are_no_decimal_number_are_text(tmp_path: Path):
+    """Circled and raised digits: `isdigit` holds, `int` refuses them. Other scripts' decimal digits are numbers."""
+    assert sorted(["f10", "f①", "f²", "f9", "f٣"], key=natural_key) == ["f٣", "f9", "f10", "f²", "f①"]
+    for name in ("①", "2", "x²"):
+        save(tmp_path / f"color/{name}.png", rgb_array())
+        save(tmp_path / f"depth/{name}.png", depth_array())
+    assert sorted(frame.key for frame in FolderSource(tmp_path, depth_unit="mm")) == ["2", "x²", "①"]

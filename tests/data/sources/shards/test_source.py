@@ -20,6 +20,7 @@ from helpers.ranks import free_port
 from m33d_hf.data.files import remote
 from m33d_hf.data.loader.loading import SampleDataset
 from m33d_hf.data.prepared.tar_index import split_name
+from m33d_hf.data.prepared.tar_reading import _of_others
 from m33d_hf.data.sources import build_source
 from m33d_hf.data.sources.frames.folder import FolderSource
 from m33d_hf.data.sources.hub.source import HubSource
@@ -192,6 +193,13 @@ def test_shards_of_others(frames: Path, tmp_path: Path, monkeypatch: pytest.Monk
             ShardsSource(tar.parent, depth="none")
     with pytest.raises(DataError, match="no split 'test'"):
         ShardsSource(tar.parent, split="test", depth="none")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("7", 7), (" -12\n", -12), ("²", "²"), ("--5", "--5"), ("9" * 5000, "9" * 5000), ("cut", "cut")]
+)
+def test_a_class_that_is_no_number_is_text(text: str, value: object) -> None:
+    assert _of_others("cls", {"cls": text.encode()}) == value
 
 
 @pytest.mark.parametrize("name", ["a.b", "x/y.z/k.rgb.PNG", "./0001.jpg", "deep/er.v2/00.json", "a..b"])
