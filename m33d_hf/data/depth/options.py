@@ -74,18 +74,23 @@ class DepthOptions:
         names = list(sequences)
         for option, stated in (("depth_unit", self.unit), ("depth_scale", self.scale)):
             for pattern in stated if isinstance(stated, Mapping) else ():
-                if not any(fnmatchcase(name, str(pattern)) for name in names):
+                if not any(_matches(name, pattern) for name in names):
                     shown = ", ".join(names[:5])
                     raise ConfigError(
                         f"{option} contains {pattern!r}, but there is no such sequence; the sequences are: {shown}"
                     )
 
 
+def _matches(sequence: str, pattern: object) -> bool:
+    """Whether a pattern means a sequence; its own name does, also where brackets in it are a pattern of another."""
+    return sequence == str(pattern) or fnmatchcase(sequence, str(pattern))
+
+
 def _entry(stated: Any, sequence: str) -> tuple[str | None, Any]:
     if not isinstance(stated, Mapping):
         return None, stated
     for pattern, value in stated.items():
-        if fnmatchcase(sequence, str(pattern)):
+        if _matches(sequence, pattern):
             return str(pattern), value
     return None, None
 

@@ -81,6 +81,17 @@ def test_sequences_of_another_unit_are_named_and_can_be_stated(tmp_path: Path):
         FolderSource(tmp_path, depth_unit={"*": "tum"}, depth_scale={"c": 5000})
 
 
+def test_a_sequence_whose_name_has_brackets_is_meant_by_its_name(tmp_path: Path):
+    for name, scale in (("a", 1000), ("scene[1]", 5000)):
+        write(tmp_path, range(6), scale, f"{name}/depth")
+    for stated in ({"depth_unit": {"scene[1]": "tum", "*": "mm"}}, {"depth_scale": {"scene[1]": 5000, "*": 1000}}):
+        source = FolderSource(tmp_path, unit="clips", **stated)
+        first, last = (source[index].read([0, 3]).depth for index in (0, 1))
+        np.testing.assert_allclose(first.numpy(), last.numpy(), atol=6e-4)
+    with pytest.raises(ConfigError, match=r"'scene\[2\]'.*no such sequence"):
+        FolderSource(tmp_path, depth_unit={"scene[2]": "tum"})
+
+
 def test_a_sequence_of_few_looked_at_files_is_looked_at_closely(tmp_path: Path):
     for number in range(40):
         write(tmp_path, range(2), 5000 if number == 17 else 1000, f"s{number:02d}/depth")
