@@ -130,7 +130,7 @@ class RootsSource(MixtureSource):
         self.root = Path(os.path.commonpath(folders)) if folders else None
         # Absolute, so that lists of files name the folder in which each lies.
         self.unpaired = [
-            Unpaired(str((source.root or Path()) / entry.path), entry.reason)
+            Unpaired(str((source.root or Path()) / entry.path), entry.reason, entry.damaged)
             for source in members.values()
             for entry in source.unpaired
         ]

@@ -11,6 +11,7 @@ import pytest
 from helpers.frames_on_disk import write_frames
 from m33d_hf.data.files.skips import SkippedFile, append_skipped
 from m33d_hf.data.loader.skip_list import SkipList
+from m33d_hf.data.source import Unpaired
 from m33d_hf.data.sources.frames.folder import FolderSource
 from m33d_hf.data.sources.frames.frames import FrameSource
 from m33d_hf.data.sources.roots import RootsSource, held_out, name_roots
@@ -103,6 +104,17 @@ def test_clips_windows_and_short_sequences_go_with_several_folders(data: Path) -
     assert keys == ["first/b", "first/c@0", "first/c@1", "single/frames@0", "single/frames@1", "single/frames@2"]
     assert [entry.path for entry in found.unpaired] == [str(data / "first" / "a")]
     assert any(note.startswith("first: left out as too short") and "a (4)" in note for note in found.notes)
+
+
+def test_what_is_damaged_stays_damaged(data: Path) -> None:
+    """The check of data has a problem with it, and a note on what is only unpaired."""
+    members = {name: FolderSource(data / name, depth_unit="mm", num_classes=4) for name in ("first", "second")}
+    members["first"].unpaired = [Unpaired("a.sens", "truncated", damaged=True), Unpaired("b.png", "it has no depth")]
+    found = RootsSource(members)
+    assert found.unpaired == [
+        Unpaired(str(data / "first" / "a.sens"), "truncated", damaged=True),
+        Unpaired(str(data / "first" / "b.png"), "it has no depth", damaged=False),
+    ]
 
 
 def test_skip_lists_name_the_folder(data: Path, tmp_path: Path) -> None:
