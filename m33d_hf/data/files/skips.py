@@ -26,7 +26,10 @@ _HOLE = "depth is missing, a hole in its clips: "
 
 
 class SkippedFile(NamedTuple):
-    """One file that is unusable, or lacks a part: its path, what is wrong, and the key of the sample that needed it."""
+    """One file that is unusable, or lacks a part: its path, what is wrong, and the key of the sample that needed it.
+
+    Without a key, no sample did: a source had no use for the file.
+    """
 
     path: str
     reason: str
@@ -53,9 +56,9 @@ class SkippedFile(NamedTuple):
         return self.is_incomplete or self.is_hole
 
     @property
-    def listed_as(self) -> tuple[str, bool, bool]:
-        """What no list holds twice."""
-        return self.path, self.is_incomplete, self.is_hole
+    def listed_as(self) -> tuple[str, bool, bool, bool]:
+        """What no list holds twice; a file that had no use may turn out to be unreadable where it has one."""
+        return self.path, self.is_incomplete, self.is_hole, bool(self.key)
 
 
 def unreadable(error: Exception, key: str) -> SkippedFile:
@@ -211,7 +214,7 @@ def count_skipped(folder: str | Path) -> str:
 def append_skipped(path: Path, files: Iterable[SkippedFile]) -> None:
     """Append the files not listed yet, as one write, so that ranks do not tear each other's lines."""
     known = {file.listed_as for file in read_skipped(path)}
-    fresh: dict[tuple[str, bool, bool], SkippedFile] = {}
+    fresh: dict[tuple[str, bool, bool, bool], SkippedFile] = {}
     for file in files:
         if file.listed_as not in known:
             fresh.setdefault(file.listed_as, file)

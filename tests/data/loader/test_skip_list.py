@@ -36,6 +36,26 @@ def test_a_clip_with_a_listed_frame_is_left_out(tmp_path: Path):
     assert [source[row].key for row in found.rows(source, None)] == ["a@0", "b@0", "b@4"]
 
 
+def test_files_without_use_leave_nothing_out(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    """A check of frames lists the picture of a frame without depth, which is a hole of a clip."""
+    for scene in "ab":
+        write_frames(tmp_path / "frames" / scene, 8)
+    (tmp_path / "frames/a/depth/3.png").unlink()
+    (tmp_path / "frames/b/depth/1.png").rename(tmp_path / "frames/b/depth/9.png")
+    frames = FolderSource(tmp_path / "frames", depth_unit="mm")
+    unused = [SkippedFile(str(tmp_path / "frames" / entry.path), entry.reason, "") for entry in frames.unpaired]
+    assert len(unused) == 3
+    found = listed(tmp_path / "a.csv", *unused)
+    assert found.rows(frames, None) == list(range(14)) and "without a key" not in caplog.text
+    clips = FolderSource(tmp_path / "frames", unit="clips", depth_unit="mm", clip_length=4)
+    assert found.rows(clips, None) == [0, 1, 2, 3]
+    picture = tmp_path / "frames/a/color/3.png"
+    assert f"2 files that it lists without a key are used, the first: {picture}" in caplog.text
+    # One of them turns out to be unreadable where it is used: listed once more, and left out.
+    found = listed(tmp_path / "a.csv", SkippedFile(str(picture), "truncated", "a@0"))
+    assert [clips[row].key for row in found.rows(clips, None)] == ["a@4", "b@0", "b@4"]
+
+
 def test_a_run_draws_first_and_leaves_out_then(tmp_path: Path):
     root = write_frames(tmp_path / "frames", 10)
     source = FolderSource(root)

@@ -122,7 +122,7 @@ def test_skip_lists_name_the_folder(data: Path, tmp_path: Path) -> None:
     append_skipped(
         tmp_path / "skipped_files.csv",
         [
-            SkippedFile(str(data / "second" / "a" / "depth" / "10.png"), "broken", ""),
+            SkippedFile(str(data / "second" / "a" / "depth" / "10.png"), "broken", "a/10"),
             SkippedFile("", "bad", "first/b/2"),
         ],
     )

@@ -120,9 +120,7 @@ def cut_windows(
     return parts
 
 
-def leave_out_blind(
-    windows: Mapping[str, Window], unpaired: list[Unpaired], notes: list[str]
-) -> dict[str, Window]:
+def leave_out_blind(windows: Mapping[str, Window], unpaired: list[Unpaired], notes: list[str]) -> dict[str, Window]:
     """The windows of which some frame has depth; the others go to `unpaired` and are named in a note."""
     kept = {key: window for key, window in windows.items() if any(frame.depth for frame in window.frames)}
     blind = [key for key in windows if key not in kept]
