@@ -254,6 +254,11 @@ def test_sidecar_depth_of_a_video_that_is_stored_lying(tmp_path: Path, degrees: 
         with pytest.raises(DataError, match="EXIF orientation"):
             VideoFile("a", path, find_depth_maps(tmp_path / "depth", "a")).read([1])
         (tmp_path / "depth/depth_spec.json").write_text(json.dumps({**spec, "provenance": {"upright": True}}))
+        if size[0] != size[1] and degrees % 180:  # it is not what it is said to be
+            with pytest.raises(DataError, match="of another aspect ratio"):
+                VideoFile("a", path, find_depth_maps(tmp_path / "depth", "a")).read([1])
+        for number in range(6):
+            save(tmp_path / f"depth/a/{number}.png", np.rot90(depth_array(number, size), degrees // 90))
     assert VideoFile("a", path, find_depth_maps(tmp_path / "depth", "a")).read([1]).depth is not None
 
 
