@@ -194,6 +194,34 @@ def test_shards_of_others(frames: Path, tmp_path: Path, monkeypatch: pytest.Monk
         ShardsSource(tar.parent, split="test", depth="none")
 
 
+@pytest.mark.parametrize("form", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+@pytest.mark.parametrize("length", [88, 94, 100, 130])
+def test_members_of_long_names_are_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: int, length: int
+) -> None:
+    """Names over 100 bytes stand in further headers; of 88 and 94 bytes, some ends of a frame are there and some not."""
+    monkeypatch.setenv("M33D_CACHE", str(tmp_path / "cache"))
+    keys = [f"folder/{'é' if form == tarfile.PAX_FORMAT else 'e'}{i}".ljust(length, "x") for i in range(3)]
+    (tmp_path / "data").mkdir()
+    with tarfile.open(tmp_path / "data" / "0.tar", "w", format=form) as archive:
+        for i, key in enumerate(keys):
+            contents = {"jpg": _encoded(rgb_array(i), "PNG"), "depth.png": _encoded(depth_array(i), "PNG")}
+            contents["seg.png"] = _encoded(label_array(i), "PNG")
+            for end, data in contents.items():
+                info = tarfile.TarInfo(f"{key}.{end}")
+                info.size = len(data)
+                archive.addfile(info, io.BytesIO(data))
+    source = ShardsSource(tmp_path / "data", depth_unit="mm", num_classes=4)
+    assert source.keys() == keys == [source[row].key for row in range(3)]
+    for row in range(3):
+        sample = source[row].read([0])
+        assert sample.rgb is not None and sample.depth is not None and sample.segmentation is not None
+        np.testing.assert_array_equal(sample.rgb[0].permute(1, 2, 0).numpy(), rgb_array(row))
+        np.testing.assert_array_equal(sample.segmentation[0].numpy(), label_array(row))
+        stored = source.rows.read([row], ["depth.png"])[0]["depth.png"]
+        np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(stored))), depth_array(row))
+
+
 @pytest.mark.parametrize("name", ["a.b", "x/y.z/k.rgb.PNG", "./0001.jpg", "deep/er.v2/00.json", "a..b"])
 def test_names_are_cut_at_the_first_dot_of_the_last_word(name: str) -> None:
     key, end = split_name(name)
