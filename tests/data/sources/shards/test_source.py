@@ -199,7 +199,7 @@ def test_shards_of_others(frames: Path, tmp_path: Path, monkeypatch: pytest.Monk
 def test_members_of_long_names_are_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: int, length: int
 ) -> None:
-    """Names over 100 bytes stand in further headers; of 88 and 94 bytes, some ends of a frame are there and some not."""
+    """Names over 100 bytes stand in further headers; of 88 and 94 bytes, only some of a frame's are that long."""
     monkeypatch.setenv("M33D_CACHE", str(tmp_path / "cache"))
     keys = [f"folder/{'é' if form == tarfile.PAX_FORMAT else 'e'}{i}".ljust(length, "x") for i in range(3)]
     (tmp_path / "data").mkdir()
