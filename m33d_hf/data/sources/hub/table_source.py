@@ -238,6 +238,11 @@ def _stated_spec(options: DepthOptions, column: str, root: str | Path) -> DepthS
             f"{root}: nothing says what the values of the column {column!r} mean. State it: --data.options.depth_unit "
             "mm (or depth_scale, or depth_kind inverse), or --data.options.depth none."
         )
+    if options.unit is options.scale is None and options.kind == "metric":
+        raise DepthUnitError(
+            f"{root}: depth_kind metric does not say in which unit the column {column!r} is stored. Add "
+            "--data.options.depth_unit (such as mm, or m for floats in metres) or depth_scale."
+        )
     stated = {name: value for name, value in vars(options).items() if value is not None}
     return DepthSpec(**stated)
 

@@ -195,6 +195,9 @@ def test_tables_of_others(frames: Path, tmp_path: Path) -> None:
     root = other_table(tmp_path / "data")
     with pytest.raises(DepthUnitError, match="depth_map"):
         HubSource(root)
+    with pytest.raises(DepthUnitError, match=r"depth_kind metric does not say.*'depth_map'.*depth_unit"):
+        HubSource(root, depth_kind="metric")  # not millimetres without a word
+    assert HubSource(root, depth_kind="metric", depth_unit="m").depth_spec == DepthSpec(unit="metre")
     source = HubSource(root, split="train", depth_unit="mm", num_classes=4)
     known = FolderSource(frames, num_classes=4, depth_unit="mm")
     by_key = {known[i].key: known[i] for i in range(len(known))}
