@@ -194,6 +194,21 @@ def test_shards_of_others(frames: Path, tmp_path: Path, monkeypatch: pytest.Monk
         ShardsSource(tar.parent, split="test", depth="none")
 
 
+def test_shards_with_text_or_pictures_for_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("M33D_CACHE", str(tmp_path / "cache"))
+    for end, content in (("cls", b"cat"), ("label", _encoded(label_array(0), "PNG"))):
+        (tmp_path / end).mkdir()
+        with tarfile.open(tmp_path / end / "0.tar", "w") as archive:
+            for name, data in {"0.png": _encoded(rgb_array(0), "PNG"), f"0.{end}": content}.items():
+                info = tarfile.TarInfo(name)
+                info.size = len(data)
+                archive.addfile(info, io.BytesIO(data))
+        source = ShardsSource(tmp_path / end)
+        assert source[0].read([0]).label is None and source.labels() is None
+        with pytest.raises(ConfigError, match=r"holds ('cat'|a picture or other bytes),.*--data\.options\.label none"):
+            ShardsSource(tmp_path / end, label=end)
+
+
 @pytest.mark.parametrize("form", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
 @pytest.mark.parametrize("length", [88, 94, 100, 130])
 def test_members_of_long_names_are_whole(
