@@ -21,6 +21,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -331,7 +332,8 @@ def find_depth_of(
 
 def how_to_extract(source: Path, root: Path) -> str:
     """The command that extracts the depth of everything below `source`, for messages."""
-    return f"python scripts/extract_depth.py --model MODEL --items videos --input {source} --output {root}"
+    where = f"--input {quote(str(source))} --output {quote(str(root))}"
+    return f"python scripts/extract_depth.py --model MODEL --items videos {where}"
 
 
 def spec_folder(root: Path) -> Path | None:
