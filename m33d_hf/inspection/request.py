@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from m33d_hf.data.files.remote import is_remote
 from m33d_hf.errors import ConfigError
 from m33d_hf.inspection.proposed_recipes import checked_as
 from m33d_hf.training.recipe import recipes
@@ -87,14 +88,30 @@ def read_request(words: Sequence[str], parser: argparse.ArgumentParser) -> Reque
         others = ["--recipe", checked_as(str(data.get("source") or "folder")), *others]
     recipe = str(read_overrides(others)["recipe"])
     args = resolve(others, task_of(recipe)).args
-    for key, where in (("data.root", args.data.root), ("data.eval_root", args.data.eval_root)):
-        folders = where if isinstance(where, list) else [where]
-        folder = next((each for each in folders if each is not None and not Path(each).expanduser().exists()), None)
-        if folder is not None:
-            raise ConfigError(f"{key} {folder!r} does not exist.")
+    _refuse_absent(args)
     stated = bool({"eval_split", "eval_root"} & set(data))
     how = (own.output, own.workers, own.max_samples, own.frames)
     return Request(list(words), _stated(own, parser), args, others, recipe, recipe_given, stated, *how)
+
+
+def _refuse_absent(args: RunArguments) -> None:
+    """Refuse folders that are not there; names of repositories and addresses are left to the source that reads them.
+
+    Raises:
+        ConfigError: naming the key and the folder.
+    """
+    data = args.data
+    if data.source == "hub" or ":" in data.source:  # the second is one from outside
+        return
+    for key, where in (("data.root", data.root), ("data.eval_root", data.eval_root)):
+        for root in where if isinstance(where, list) else [] if where is None else [where]:
+            if is_remote(root) and data.source != "shards":
+                raise ConfigError(
+                    f"{key} {root!r} is an address, from which only the sources hub and shards read; copy the data, "
+                    "and give the folder."
+                )
+            if not is_remote(root) and not Path(root).expanduser().exists():
+                raise ConfigError(f"{key} {root!r} does not exist.")
 
 
 def _stated(own: argparse.Namespace, parser: argparse.ArgumentParser) -> list[str]:

@@ -68,6 +68,18 @@ def test_depth_that_is_not_what_it_is_taken_for(
     assert code == 1 and told in problems
 
 
+@pytest.mark.parametrize("options", [(), ("--data.options.depth_unit", "millimetre")])
+def test_close_depth_of_16_bits_is_no_problem(root: Path, options: tuple[str, ...]):
+    """An endoscope measures 3 to 12 cm; that the values fit into 8 bits does not make them a picture."""
+    rng = np.random.default_rng(0)
+    rewrite(root, lambda stored: rng.integers(30, 120, stored.shape).astype(np.uint16))
+    code, problems, report = check(root, *options)
+    assert (code, problems) == (0, "") and "no stored depth value exceeds 119" in notes_of(report)
+    rewrite(root, lambda stored: stored.astype(np.uint8))
+    code, problems, report = check(root, "--data.options.depth_unit", "millimetre")
+    assert code == 1 and "files of 8 bits show depth" in problems and "no stored depth" not in notes_of(report)
+
+
 def test_65535_is_invalid_unless_told_otherwise_and_rotated_bits_are_recognised(root: Path):
     rewrite(root, lambda stored: np.where(stored == 0, 65535, stored).astype(np.uint16))
     code, problems, report = check(root)

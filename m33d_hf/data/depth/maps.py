@@ -21,6 +21,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -353,7 +354,8 @@ def find_depth_of(
 
 def how_to_extract(source: Path, root: Path) -> str:
     """The command that extracts the depth of everything below `source`, for messages."""
-    return f"python scripts/extract_depth.py --model MODEL --items videos --input {source} --output {root}"
+    where = f"--input {quote(str(source))} --output {quote(str(root))}"
+    return f"python scripts/extract_depth.py --model MODEL --items videos {where}"
 
 
 def spec_folder(root: Path) -> Path | None:
@@ -375,7 +377,8 @@ def read_sidecar_spec(
     Bounds may be added to a depth_spec.json; kind, unit and scale must not contradict it.
 
     Raises:
-        ConfigError: both are missing, or they contradict each other, or depth_spec.json is not a DepthSpec.
+        ConfigError: both are missing, or they contradict each other, or depth_spec.json is not a DepthSpec; or metric
+            depth without unit and scale.
     """
     root = Path(root)
     options: dict[str, Any] = {"kind": kind, "scale": scale, "unit": unit, "invalid_values": invalid_values}
@@ -387,9 +390,16 @@ def read_sidecar_spec(
     if written is None:
         if kind is None and scale is None and unit is None:
             raise ConfigError(_how_to_state(root))
+        if unit is scale is None and kind == "metric":
+            raise ConfigError(
+                f"{root}: depth_kind metric does not say in which unit the values are stored. Add "
+                f"--data.options.depth_unit (such as millimetre) or depth_scale, or write {root / SPEC_FILE}."
+            )
         return _spec_from(stated)
     try:
         spec = _spec_from({name: value for name, value in written.items() if name not in _EXTRA_KEYS})
+        if spec.kind == "metric" and written.get("unit") is written.get("scale") is None:
+            raise ConfigError('metric depth needs its stored unit; add "unit": "millimetre", or "scale": 1000.')
     except ConfigError as error:
         raise ConfigError(f"{place / SPEC_FILE}: {error}") from error
     for name in ("kind", "unit", "scale"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from fnmatch import fnmatchcase
 from typing import Any
@@ -10,6 +10,21 @@ from typing import Any
 from m33d_hf.data.depth.units import reciprocal_hint
 from m33d_hf.errors import ConfigError, DepthUnitError
 from m33d_hf.modeling.depth_spec_m33d import DepthSpec, check_spec_field, listed
+
+
+class NoSuchSequenceError(ConfigError):
+    """Something is stated of sequences that a folder does not have; another folder of the same options may have them.
+
+    Attributes:
+        unknown: each name or pattern that matches nothing, with the option that holds it.
+        sequences: some of those that there are.
+    """
+
+    def __init__(self, unknown: Mapping[str, str], sequences: Sequence[str]) -> None:
+        self.unknown, self.sequences = dict(unknown), tuple(sequences[:5])
+        pattern, option = next(iter(self.unknown.items()))
+        shown = ", ".join(self.sequences)
+        super().__init__(f"{option} contains {pattern!r}, but there is no such sequence; the sequences are: {shown}")
 
 
 @dataclass(frozen=True)
@@ -69,16 +84,17 @@ class DepthOptions:
         """Refuse a name or pattern that matches no sequence.
 
         Raises:
-            ConfigError: naming it and some sequences.
+            NoSuchSequenceError: naming it and some sequences.
         """
         names = list(sequences)
-        for option, stated in (("depth_unit", self.unit), ("depth_scale", self.scale)):
-            for pattern in stated if isinstance(stated, Mapping) else ():
-                if not any(_matches(name, pattern) for name in names):
-                    shown = ", ".join(names[:5])
-                    raise ConfigError(
-                        f"{option} contains {pattern!r}, but there is no such sequence; the sequences are: {shown}"
-                    )
+        unknown = {
+            str(pattern): option
+            for option, stated in (("depth_unit", self.unit), ("depth_scale", self.scale))
+            for pattern in (stated if isinstance(stated, Mapping) else ())
+            if not any(_matches(name, pattern) for name in names)
+        }
+        if unknown:
+            raise NoSuchSequenceError(unknown, names)
 
 
 def _matches(sequence: str, pattern: object) -> bool:

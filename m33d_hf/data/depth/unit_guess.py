@@ -57,6 +57,7 @@ class Detection:
         lines: for the log: what was decided, what that gives, what is odd, and which units come next.
         check: what later files are compared with; None for inverse and relative depth.
         by_sequence: of sequences with another meaning than `spec`, what is assumed there.
+        eight_bits: whether all files that were looked at store 8 bits.
     """
 
     spec: DepthSpec
@@ -66,6 +67,7 @@ class Detection:
     lines: tuple[str, ...]
     check: DepthCheck | None = None
     by_sequence: Mapping[str, Detection] = field(default_factory=dict)
+    eight_bits: bool = False
 
     @property
     def message(self) -> str:
@@ -180,7 +182,7 @@ def _detect_group(
     lines = (*_describe(guess, spec, valid, shares, looked, total), *notes, *_less_plausible(guess))
     told = [f"{where}: {lines[0]}" if str(where) else lines[0], *lines[1:]]
     _announce("\n  ".join(told))
-    return Detection(spec, median, *shares, lines, check)
+    return Detection(spec, median, *shares, lines, check, eight_bits=all(each.figures.eight_bit for each in looked))
 
 
 def _check_of(spec: DepthSpec, looked: Sequence[Looked], pooled: Sequence[np.ndarray]) -> DepthCheck:

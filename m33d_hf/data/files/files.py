@@ -129,16 +129,25 @@ def read_channels(path: Path | str) -> np.ndarray:
 
 def load_channels(path: Path | str) -> Oriented:
     """As `read_channels`, with the orientation in which the map was stored; raises the same errors."""
+    return load_ranged_channels(path)[0]
+
+
+def load_ranged_channels(path: Path | str) -> tuple[Oriented, int | None]:
+    """As `load_channels`, and the largest number that the stored type holds, 1 of single bits; None of floats."""
     path = Path(path)
     frame = packed_frame(path)
-    values, orientation = _map(path, read_file(path)) if frame is None else (frame.read(), 1)
+    data = b"" if frame is not None else read_file(path)
+    values, orientation = _map(path, data) if frame is None else (frame.read(), 1)
     if values.ndim == 3 and 1 in (values.shape[0], values.shape[2]):
         values = values.reshape(values.shape[1:] if values.shape[0] == 1 else values.shape[:2])
     if values.ndim not in (2, 3) or 0 in values.shape or (values.ndim == 3 and values.shape[2] > 4):
         raise DataError(f"{path}: expected one value per pixel, found an array of shape {values.shape}.")
     if values.dtype == bool:
-        return Oriented(values.astype(np.uint8), orientation)
-    return Oriented(np.require(values, values.dtype.newbyteorder("="), ["C", "W"]), orientation)
+        return Oriented(values.astype(np.uint8), orientation), 1
+    largest = int(np.iinfo(values.dtype).max) if np.issubdtype(values.dtype, np.integer) else None
+    if (bits := _few_bits(data)) is not None:
+        largest = 2**bits - 1
+    return Oriented(np.require(values, values.dtype.newbyteorder("="), ["C", "W"]), orientation), largest
 
 
 def _map(path: Path, data: bytes) -> tuple[np.ndarray, int]:
@@ -175,13 +184,18 @@ def decode_map(path: Path, data: bytes) -> tuple[np.ndarray, int]:
     return _as_stored(path, data, values), orientation
 
 
+def _few_bits(data: bytes) -> int | None:
+    """Bits of each value of a grey PNG that has 2 or 4; None of all other files."""
+    return data[24] if data.startswith(_PNG_SIGNATURE) and data[25] == 0 and data[24] in (2, 4) else None
+
+
 def _as_stored(path: Path, data: bytes, values: np.ndarray) -> np.ndarray:
     """Undo what Pillow does to the values of a PNG: it spreads 2 and 4 bits of grey over 0 to 255."""
     if not data.startswith(_PNG_SIGNATURE):
         return values
+    if (few := _few_bits(data)) is not None:
+        return values // (255 // (2**few - 1))
     bits, kind = data[24], data[25]  # of the header chunk, which is always the first
-    if kind == 0 and bits in (2, 4):
-        return values // (255 // (2**bits - 1))
     if kind != 0 and bits == 16:
         what = "has 16 bits per channel and colour or alpha, of which only 8 bits would be read; store a single channel"
         raise CorruptFileError(path, what)

@@ -113,15 +113,17 @@ def _counted(names: Sequence[str]) -> ClassTable:
 
 
 def _read_file(given: str | Path, roots: Sequence[Path]) -> ClassTable:
-    places = dict.fromkeys([Path(given).expanduser(), *(root / given for root in roots)])
-    files = [place for place in places if place.is_file()]
+    own = Path(given).expanduser()
+    # Under the data first, so that a run means the same wherever it is started.
+    places = dict.fromkeys(root / own for root in roots)
+    files = [place for place in places if place.is_file()] or [place for place in [own] if place.is_file()]
     if not files:
         shown = " nor ".join(f"under {root}" for root in dict.fromkeys(roots)) or "elsewhere"
         raise ConfigError(
-            f"phase_names={str(given)!r} was not found as a file in the current folder or {shown}; to give a list of "
+            f"phase_names={str(given)!r} was not found as a file {shown}, nor in the current folder; to give a list of "
             "names, write it in brackets: --data.options.phase_names '[Preparation, ClippingCutting]'"
         )
-    tables = {file: _table_in(file) for file in (files[:1] if files[0] == Path(given).expanduser() else files)}
+    tables = {file: _table_in(file) for file in files}
     first = next(iter(tables))
     for file, table in tables.items():
         if table != tables[first]:

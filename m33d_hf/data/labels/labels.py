@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from m33d_hf.data.files.data_set_tables import stated_places
 from m33d_hf.data.files.text_files import read_text
 from m33d_hf.data.labels.label_pictures import read_colours, read_numbers
 from m33d_hf.data.labels.name_files import VOID_NAMES, read_name_file
@@ -22,13 +23,13 @@ _REFUSED = 254
 
 
 def _existing(path: str | Path, root: Path) -> Path:
-    for candidate in (Path(path), root / path):
+    for candidate in stated_places(root, path):
         try:
             if candidate.is_file():
                 return candidate
         except (OSError, ValueError) as error:
             raise ConfigError(f"{str(path)[:80]!r} is not the name of a file ({error})") from error
-    raise ConfigError(f"file {str(path)!r} was found neither in the current folder nor in {root}")
+    raise ConfigError(f"file {str(path)!r} was found neither in {root} nor in the current folder")
 
 
 def read_label_map(value: Mapping[Any, Any] | Sequence[int] | str | Path, root: Path) -> dict[int, int]:

@@ -49,10 +49,10 @@ def read_name_file(file: Path) -> StatedNames:
     lines = [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1)]
     lines = [(number, line) for number, line in lines if line and not re.match(r"#(\s|$)", line)]
     if not lines:
-        raise DataError(f"{file}is empty; write one name, or a number and a name, per line")
+        raise DataError(f"{file} is empty; write one name, or a number and a name, per line")
     if lines[0][1][0] in "{[":
         raise DataError(
-            f"{file}looks like JSON; rename it to .json, or write one name, or a number and a name, per line"
+            f"{file} looks like JSON; rename it to .json, or write one name, or a number and a name, per line"
         )
     columns = _of_columns(lines)
     if columns is not None:
@@ -139,5 +139,5 @@ def _numbered(rows: Sequence[tuple[str, int, str]] | Iterator[tuple[str, int, st
         else:
             numbers[stored] = names[name] = len(names)
     if not names:
-        raise DataError(f"{file}does not name any class")
+        raise DataError(f"{file} does not name any class")
     return StatedNames(tuple(names), numbers, tuple(void))

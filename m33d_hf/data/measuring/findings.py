@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -15,6 +15,7 @@ from m33d_hf.data.measuring.subject import Subject
 from m33d_hf.data.measuring.tallies import EXAMPLES, SplitTally
 from m33d_hf.data.plural import agree, plural
 from m33d_hf.data.sample import IGNORE_INDEX
+from m33d_hf.data.source import Source
 from m33d_hf.data.sources.frames.windows import TOO_SHORT
 
 _SHORT_SHARE = 0.1  # of the clips; fewer are padded or left out without harm
@@ -46,6 +47,7 @@ def judge_split(subject: Subject, tally: SplitTally) -> list[Finding]:
         *_sizes(subject, tally),
     ]
     notes = [
+        *_near(subject, tally),
         *_foreign_scenes(subject, tally, False),
         *_lengths(subject, tally, False),
         *_labels(subject, tally, False),
@@ -128,12 +130,30 @@ def _depth(subject: Subject, tally: SplitTally) -> Iterator[str]:
             "and taken for distances; most cameras write it where nothing was measured. Add it to the invalid values: "
             "--data.options.invalid_values '[0, 65535]'."
         )
-    if total.eight_bits:
+    if total.eight_bits and _stores_eight_bits(subject.source):
         yield (
             f"no stored depth value exceeds {total.largest}: files of 8 bits show depth rather than measure it. If "
             "they are pictures of depth, convert the originals instead."
         )
     yield from _foreign_scenes(subject, tally)
+
+
+def _stores_eight_bits(source: Source) -> bool:
+    """Whether the files of any folder are of 8 bits, as far as a source knows."""
+    members = getattr(source, "members", None)
+    if isinstance(members, Mapping):
+        return any(_stores_eight_bits(member) for member in members.values())
+    detection = getattr(source, "detection", None)
+    return detection is not None and any(each.eight_bits for each in (detection, *detection.by_sequence.values()))
+
+
+def _near(subject: Subject, tally: SplitTally) -> Iterator[str]:
+    """Small values in files that could hold larger ones: millimetres before an endoscope, or a picture of depth."""
+    if tally.depth.eight_bits and not _stores_eight_bits(subject.source):
+        yield (
+            f"no stored depth value exceeds {tally.depth.largest}: either everything is that near, as before an "
+            "endoscope, or these were pictures of depth with 8 bits, which show depth rather than measure it."
+        )
 
 
 def _foreign_scenes(subject: Subject, tally: SplitTally, problems: bool = True) -> Iterator[str]:

@@ -7,6 +7,7 @@ its shuffling cannot be repeated from the middle of an epoch, and processes with
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import tarfile
@@ -28,6 +29,7 @@ from m33d_hf.errors import CorruptFileError, DataError, decoding
 
 _KEPT_FRAMES = 32  # whose bytes are kept, in each process: a name is asked for first, and then its maps
 _OPEN_FILES = 64
+_EXTENDED = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
 _THREADS = 16  # that read indices: each is a request or two
 _LONGEST_NUMBER = 18  # digits of a class number; any such fits 64 bits
 
@@ -265,7 +267,12 @@ def members(data: bytes, where: str) -> dict[str, bytes]:
     with decoding(where, "cannot be read as part of a tar archive"):
         while at < len(data):
             info = tarfile.TarInfo.frombuf(data[at : at + tarfile.BLOCKSIZE], "utf-8", "surrogateescape")
-            at += tarfile.BLOCKSIZE
+            if info.type in _EXTENDED:  # a name over 100 bytes stands in headers of its own, before the member's
+                with tarfile.open(fileobj=io.BytesIO(data[at:]), mode="r:", errors="surrogateescape") as archive:
+                    info = archive.next() or info
+                at += info.offset_data
+            else:
+                at += tarfile.BLOCKSIZE
             if info.isreg():
                 key, end = split_name(info.name)
                 found[end] = data[at : at + info.size]

@@ -12,6 +12,7 @@ command continues where an interrupted one stopped. Memory holds a frame or two,
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
@@ -169,7 +170,7 @@ class _Import:
     def _flags(self) -> str:
         about = self.recording.about
         scale = f"--data.options.depth_scale {about.depth_spec.scale:g}"
-        words = [f"--data.source folder --data.root {self.output}", scale]
+        words = [f"--data.source folder --data.root {shlex.quote(str(self.output))}", scale]
         if about.calibration is not None:
             words.append(f"--data.options.calibration {CALIBRATION_FILE}")
         if about.fps is not None and not self.timed:  # else the times of the frames count

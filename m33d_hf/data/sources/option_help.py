@@ -48,7 +48,7 @@ SHARED = {
     "share of whole sequences (0.2); all others are for training",
     "num_classes": _LABELS,
     "class_names": "names of the classes in the order of their numbers: a list, or a text file with one a line",
-    "label_offset": "added to every number in the label maps, such as -1 where they count from 1",
+    "label_offset": "subtracted from every number in the label maps, such as 1 where they count from 1",
     "label_ignore": "numbers in the label maps that count as unlabelled",
     "label_map": "which number becomes which class: {7: 0, 8: 1}, a list, or a file",
     "label_unmapped": "refuse, or ignore numbers that label_map does not contain",

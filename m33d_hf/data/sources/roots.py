@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from m33d_hf.data.source import Source, Unpaired
 from m33d_hf.data.sources.frames.frames import FrameSource
 from m33d_hf.data.sources.frames.splits import canonical_split
 from m33d_hf.data.sources.mixture import MixtureSource
+from m33d_hf.data.sources.stated_units import Build, build_each, leave_out
 from m33d_hf.errors import ConfigError, DataError, nearest_name_hint
 
 
@@ -67,6 +69,7 @@ def read_roots(
     split: str | None,
     options: Mapping[str, Any],
     build: Callable[[str, str | None, dict[str, Any]], Source],
+    others: Sequence[Build] = (),
 ) -> RootsSource:
     """The same source in several folders; a folder of which `validation` leaves nothing for the split is left out.
 
@@ -75,9 +78,11 @@ def read_roots(
         split: of each folder; None as the source has it.
         options: of the source; their `validation` may name whole folders, as `held_out` describes.
         build: (folder, split, options) to a source.
+        others: of further folders that the options serve, as `build_each` takes them.
 
     Raises:
-        ConfigError: as `held_out`, or a test split where `validation` defines the other two.
+        ConfigError: as `held_out`, or a test split where `validation` defines the other two; or units of sequences that
+            no folder has.
         DataError: no folder has anything for the split. Others as `build` and `RootsSource`.
     """
     validation = options.get("validation")
@@ -86,20 +91,34 @@ def read_roots(
     part = None if split in (None, "all") else canonical_split(str(split))
     if named and part == "test":
         raise ConfigError("the option validation defines the splits train and validation; there is no split 'test'")
-    sources = {}
+    builds: dict[str, Build] = {}
+    left_out: list[Build] = []
     for name, folder in roots.items():
         own, wanted = dict(options), split
-        if named and held[name]:
-            own["validation"] = held[name]
-        elif named:  # all of the folder is for validation, or all of it for training
-            if part is not None and (part == "validation") != (held[name] is None):
-                continue
+        whole = named and not held[name]  # all of the folder is for validation, or all of it for training
+        if whole:
             del own["validation"]
             wanted = "all"
-        sources[name] = build(str(folder), wanted, own)
-    if not sources:
+        elif named:
+            own["validation"] = held[name]
+        each = partial(_build_without, build, str(folder), wanted, own)
+        if whole and part is not None and (part == "validation") != (held[name] is None):
+            left_out.append(each)
+        else:
+            builds[name] = each
+    if not builds:
         raise DataError(f"the split {split!r} is empty: validation is {validation!r} of the folders {', '.join(roots)}")
-    return RootsSource(sources)
+    return RootsSource(build_each(builds, (*left_out, *others)))
+
+
+def _build_without(
+    build: Callable[[str, str | None, dict[str, Any]], Source],
+    folder: str,
+    split: str | None,
+    options: Mapping[str, Any],
+    patterns: Collection[str],
+) -> Source:
+    return build(folder, split, leave_out(options, patterns))
 
 
 class RootsSource(MixtureSource):

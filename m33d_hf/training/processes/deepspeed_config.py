@@ -91,7 +91,7 @@ def _check_environment(args: RunArguments) -> None:
             )
     if os.environ.get("ACCELERATE_DEEPSPEED_MOE_LAYER_CLS_NAMES", "").lower() not in _UNSET:
         raise ConfigError(
-            "accelerate configuration: deepspeed_moe_layer_cls_namesis not supported: no model of this package has "
+            "accelerate configuration: deepspeed_moe_layer_cls_names is not supported: no model of this package has "
             "experts."
         )
     clipping = os.environ.get("ACCELERATE_GRADIENT_CLIPPING", "auto").lower()

@@ -24,6 +24,7 @@ from m33d_hf.data.sample import IGNORE_INDEX
 from m33d_hf.data.sources import Source, build_source, source_options
 from m33d_hf.data.sources.mixture import Member, MixtureSource, read_members
 from m33d_hf.data.sources.roots import name_roots, read_roots
+from m33d_hf.data.sources.stated_units import Build, build_each, leave_out
 from m33d_hf.errors import ConfigError, DataError, MissingSplitError
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.training.recipe.arguments import RunArguments
@@ -52,9 +53,11 @@ def build_run_source(args: RunArguments, config: M33DConfig, train: bool) -> Sou
         lacking = root is None and source_options(data.source).get("root") is inspect.Parameter.empty
         if data.mixture is not None and lacking and "root" not in options:
             raise MissingSplitError(f"data.mixture is for training, and the source {data.source!r} has no data.root")
+        others = _other_folders(args, config, train)
         if isinstance(root, list):
-            return read_roots(name_roots(root), split, options, partial(_build_one, args, config))
-        return _build_one(args, config, root, split, options)
+            return read_roots(name_roots(root), split, options, partial(_build_one, args, config), others)
+        build = partial(_build_without, args, config, root, split, options)
+        return build_each({"": build}, others)[""] if others else build(())
     except DataError as error:
         if train:
             raise
@@ -63,6 +66,30 @@ def build_run_source(args: RunArguments, config: M33DConfig, train: bool) -> Sou
         if isinstance(error, MissingSplitError):
             raise MissingSplitError(message, error.instead) from error
         raise DataError(message) from error
+
+
+def _other_folders(args: RunArguments, config: M33DConfig, train: bool) -> list[Build]:
+    """The folders of the other split, where `data.eval_root` is one and units stated by sequence are those of both."""
+    data = args.data
+    if data.eval_root is None or data.mixture is not None or {"depth_unit", "depth_scale"} & set(data.eval_options):
+        return []
+    options = {**data.options, **data.eval_options} if train else dict(data.options)
+    options.pop("validation", None)  # whichever part is read: units are stated for all of a folder
+    root = data.eval_root if train else data.root
+    folders = [] if root is None else root if isinstance(root, list) else [root]
+    return [partial(_build_without, args, config, folder, "all", options) for folder in folders]
+
+
+def _build_without(
+    args: RunArguments,
+    config: M33DConfig,
+    root: str | None,
+    split: str | None,
+    options: dict[str, Any],
+    patterns: Collection[str],
+) -> Source:
+    """As `_build_one`, without what is stated of the sequences `patterns`."""
+    return _build_one(args, config, root, split, leave_out(options, patterns))
 
 
 def names_training_data(args: RunArguments) -> bool:

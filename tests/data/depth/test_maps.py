@@ -16,6 +16,7 @@ from m33d_hf.data.depth.maps import find_depth_maps, read_sidecar_spec
 from m33d_hf.data.depth.stores import ArrayStore
 from m33d_hf.data.depth.writing import DepthVideoWriter, write_depth_image, written_spec
 from m33d_hf.errors import ConfigError, CorruptFileError, DataError
+from m33d_hf.modeling.depth_spec_m33d import DepthSpec
 
 
 def disparities(frames: int, height: int = 4, width: int = 6) -> np.ndarray:
@@ -130,6 +131,23 @@ def test_the_meaning_must_be_stated(tmp_path: Path) -> None:
     np.save(tmp_path / "v.npy", disparities(2))
     maps = find_depth_maps(tmp_path, "v", spec=read_sidecar_spec(tmp_path, kind="inverse"))
     assert maps is not None and maps.length == 2
+
+
+def test_metric_depth_needs_its_unit(tmp_path: Path) -> None:
+    """Millimetres are never assumed, neither for the options nor for the file."""
+    with pytest.raises(ConfigError, match=r"depth_kind metric does not say.*depth_unit \(such as millimetre\)"):
+        read_sidecar_spec(tmp_path, kind="metric")
+    with pytest.raises(ConfigError, match=r"depth_kind metric does not say"):
+        read_sidecar_spec(tmp_path, kind="metric", max_depth=8.0)
+    assert read_sidecar_spec(tmp_path, kind="metric", unit="m").scale == 1.0
+    for written in ({"kind": "metric"}, {"first_frame": 1}, {"unit": None, "scale": None}):
+        state(tmp_path, **written)
+        with pytest.raises(ConfigError, match=r'depth_spec\.json: metric depth needs .*"unit": "millimetre"'):
+            read_sidecar_spec(tmp_path)
+    for spec in (DepthSpec(), DepthSpec(kind="inverse"), DepthSpec(unit="tum"), DepthSpec(scale=123.0)):
+        state(tmp_path, **spec.to_dict())  # as extraction, prediction and imports have always written it
+        assert read_sidecar_spec(tmp_path) == spec
+        assert read_sidecar_spec(tmp_path, kind=spec.kind) == spec
 
 
 def test_file_and_options_must_agree(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from m33d_hf.data.labels.class_table import ClassTable, read_class_table
 from m33d_hf.data.labels.labels import build_label_rules
 from m33d_hf.data.labels.name_files import read_name_file
-from m33d_hf.errors import M33DError
+from m33d_hf.errors import ConfigError, M33DError
 
 FORMS = {
     "spaces.txt": "0 void\n7 wall\n255 floor mat\n",
@@ -54,10 +54,38 @@ def test_bare_names_count_themselves(tmp_path: Path, name: str, text: str) -> No
         ("a.csv", "id,share,name\n0,0.5,wall\n0,0.5,floor\n", "line 3: the number 0"),
         ("a.json", '[["wall"]]', "holds no names"),
         ("a.json", "{", "not valid JSON"),
-        ("a.txt", "0 void\n", "does not name any class"),
+        ("a.txt", "# nothing\n", r"a\.txt is empty"),
+        ("a.txt", "[wall]\n", r"a\.txt looks like JSON"),
+        ("a.txt", "0 void\n", r"a\.txt does not name any class"),
     ],
 )
 def test_what_contradicts_itself(tmp_path: Path, name: str, text: str, message: str) -> None:
     (tmp_path / name).write_text(text)
     with pytest.raises(M33DError, match=message):
         build_label_rules(tmp_path, class_names=name)
+
+
+def test_a_file_under_the_data_comes_before_one_in_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that a run means the same wherever it is started; docs/own_data.md says it."""
+    root, elsewhere = tmp_path / "data", tmp_path / "elsewhere"
+    for folder, word in ((root, "wall"), (elsewhere, "lawn")):
+        folder.mkdir()
+        (folder / "names.txt").write_text(f"{word}\nfloor\n")
+        (folder / "map.json").write_text('{"7": 0}' if folder == root else '{"9": 0}')
+        (folder / "palette.csv").write_text(f"name,r,g,b\n{word},1,2,3\nfloor,4,5,6\n")
+    monkeypatch.chdir(elsewhere)
+    for given in ("names.txt", str(root / "names.txt")):
+        rules = build_label_rules(root, class_names=given)
+        assert rules is not None and rules.names == ["wall", "floor"]
+        assert read_class_table(given, root).names == ("wall", "floor")
+    mapped, coloured = build_label_rules(root, label_map="map.json"), build_label_rules(root, palette="palette.csv")
+    assert mapped is not None and mapped.mapping == {7: 0}
+    assert coloured is not None and coloured.names == ["wall", "floor"]
+    (root / "names.txt").unlink()
+    assert read_class_table("names.txt", root).names == ("lawn", "floor")
+    rules = build_label_rules(root, class_names="names.txt")
+    assert rules is not None and rules.names == ["lawn", "floor"]
+    with pytest.raises(ConfigError, match=r"found neither in .*data nor in the current folder"):
+        build_label_rules(root, class_names="none.txt")

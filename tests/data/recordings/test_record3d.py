@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +51,9 @@ def test_every_value_arrives(tmp_path: Path, least: int):
 def test_the_folder_source_reads_it_registered(tmp_path: Path):
     """The calibration is the picture's at both sizes, so that depth pixels become blocks of two by two."""
     summary = import_recording(write_record3d(tmp_path / "a.r3d"), tmp_path / "out", ImportOptions(), quiet)
+    spaced = import_recording(tmp_path / "a.r3d", tmp_path / "my out", ImportOptions(), quiet)
+    words = shlex.split(spaced.flags)  # as a shell reads what is printed
+    assert words[words.index("--data.root") + 1] == str(tmp_path / "my out")
     calibration = read_calibration(tmp_path / "out/calibration.json")
     assert calibration.color == Camera(64, 48, 52.0, 51.0, 31.0, 23.5) and calibration.depth.size == DEPTH
     assert "--data.options.calibration calibration.json" in summary.flags and "depth_scale 1000" in summary.flags

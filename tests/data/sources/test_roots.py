@@ -6,12 +6,13 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from helpers.frames_on_disk import write_frames
+from helpers.frames_on_disk import save, write_frames
 from m33d_hf.data.files.skips import SkippedFile, append_skipped
 from m33d_hf.data.loader.skip_list import SkipList
-from m33d_hf.data.source import Unpaired
+from m33d_hf.data.source import Source, Unpaired
 from m33d_hf.data.sources.frames.folder import FolderSource
 from m33d_hf.data.sources.frames.frames import FrameSource
 from m33d_hf.data.sources.roots import RootsSource, held_out, name_roots
@@ -38,7 +39,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def source(*roots: Path, train: bool = True, frames: int = 1, **options: Any) -> RootsSource:
     """What a run reads."""
     words = ["--data.source", "folder", "--data.root", f"[{', '.join(map(str, roots))}]", "--train.epochs", "1"]
-    words += ["--data.options.depth_unit", "millimetre", "--data.options.num_classes", "4"]
+    options = {"options.depth_unit": "millimetre", "options.num_classes": 4} | options
     words += [word for key, value in options.items() for word in (f"--data.{key}", str(value))]
     args = parse_arguments(words, "pretraining")
     built = build_run_source(args, M33DConfig(image_size=16, num_frames=frames, tubelet_size=frames), train)
@@ -154,3 +155,62 @@ def test_folders_that_do_not_go_together_are_refused(data: Path, tmp_path: Path)
         DataError, match=r"the folders first and bare of data.root differ in|has RGB or depth|has .*depth"
     ):
         source(data / "first", tmp_path / "bare", train_split="all")
+
+
+def in_units(root: Path, **scales: int) -> Path:
+    """Scenes whose depth of 1 to 3 m is stored in units of their own."""
+    for scene, scale in scales.items():
+        for number in range(6):
+            rng = np.random.default_rng(number)
+            save(root / scene / "color" / f"{number}.png", rng.integers(0, 255, (16, 16, 3), dtype=np.uint8))
+            metres = rng.uniform(1, 3, (16, 16))
+            save(root / scene / "depth" / f"{number}.png", np.rint(metres * scale).astype(np.uint16))
+    return root
+
+
+def metres_of(found: Source) -> dict[str, float]:
+    """Key -> median depth."""
+    samples = [found[row].read([0]) for row in range(len(found))]
+    return {
+        sample.key.rpartition("/")[0]: float(sample.depth.median()) for sample in samples if sample.depth is not None
+    }
+
+
+def test_a_unit_of_a_sequence_reaches_the_folder_that_has_it(tmp_path: Path) -> None:
+    first, second = in_units(tmp_path / "A", s1=1000, s2=5000), in_units(tmp_path / "B", t1=1000, t2=2000)
+    third = in_units(tmp_path / "C", u1=1000)
+    words = {"options.depth_unit": "{s2: tum, s1: millimetre, t1: millimetre, u1: millimetre}", "train_split": "all"}
+    words["options.labels"] = "none"
+    scales = {"options.depth_scale": "{t2: 2000}"}
+    found = metres_of(source(first, second, third, **words, **scales))
+    assert set(found) == {"A/s1", "A/s2", "B/t1", "B/t2", "C/u1"} and all(1.8 < each < 2.2 for each in found.values())
+    held = {**words, **scales, "train_split": "train", "options.validation": "B,C"}
+    assert set(metres_of(source(first, second, third, **held))) == {"A/s1", "A/s2"}
+    assert set(metres_of(source(first, second, third, train=False, eval_split="validation", **held))) == {
+        "B/t1",
+        "B/t2",
+        "C/u1",
+    }
+    for each in (words, held):
+        wrong = {**each, **scales, "options.depth_unit": "{s2: tum, s3: tum}"}
+        with pytest.raises(ConfigError, match=r"depth_unit contains 's3'.*the sequences are: A/s1, A/s2"):
+            source(first, second, third, **wrong)
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_a_unit_of_a_sequence_reaches_data_for_evaluation(tmp_path: Path, several: bool) -> None:
+    first, second = in_units(tmp_path / "A", s1=1000, s2=5000), in_units(tmp_path / "B", t1=1000, t2=5000)
+    args = parse_arguments(["--data.source", "folder", "--data.root", str(first), "--train.epochs", "1"], "pretraining")
+    args.data.eval_root = [str(second)] if several else str(second)
+    args.data.options = {"depth_unit": {"s2": "tum", "t2": "tum", "*": "millimetre"}}
+    config = M33DConfig(image_size=16)
+    for train, names in ((True, {"s1", "s2"}), (False, {"B/t1", "B/t2"} if several else {"t1", "t2"})):
+        found = metres_of(build_run_source(args, config, train))
+        assert set(found) == names and all(1.8 < each < 2.2 for each in found.values())
+    args.data.options = {"depth_unit": {"s2": "tum", "x2": "tum", "t2": "tum", "*": "millimetre"}}
+    for train in (True, False):
+        with pytest.raises(ConfigError, match="depth_unit contains 'x2'"):
+            build_run_source(args, config, train)
+    args.data.options, args.data.eval_options = {"depth_unit": {"t2": "tum"}}, {"depth_unit": {"t2": "tum"}}
+    with pytest.raises(ConfigError, match="depth_unit contains 't2'"):
+        build_run_source(args, config, True)  # the other folder has its own statement

@@ -8,8 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from m33d_hf.data.labels.labels import LabelRules
 from m33d_hf.data.options import argument_sentences
 from m33d_hf.data.sources import SOURCES, describe_options, source_options
 from m33d_hf.data.sources.option_help import SHARED, meaning
@@ -98,6 +100,13 @@ def test_an_option_is_told_with_its_default_and_range() -> None:
     assert "--data.options.every" in help_text("pretraining", ["--help", "--recipe=scannet_stage1"])  # names scannet
     with pytest.raises(ConfigError, match="folder"):
         help_text("pretraining", ["--data.source", "foldr"])
+
+
+def test_the_offset_of_labels_is_told_with_its_sign() -> None:
+    number = re.search(r"such as (-?\d+) where they count from 1", meaning("label_offset", ""))
+    assert number is not None
+    rules = LabelRules(3, offset=int(number[1]))
+    assert rules.apply(np.array([[1, 2, 3]], np.uint8), "f").tolist() == [[0, 1, 2]]
 
 
 def test_references_between_docstrings_become_what_they_refer_to() -> None:

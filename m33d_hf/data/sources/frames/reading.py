@@ -16,7 +16,7 @@ from m33d_hf.data.depth.calibration import Calibration
 from m33d_hf.data.depth.checks import DepthCheck
 from m33d_hf.data.depth.registration import register_depth
 from m33d_hf.data.depth.shapes import same_shape
-from m33d_hf.data.files.files import load_channels, load_map, load_rgb, size_and_orientation
+from m33d_hf.data.files.files import load_map, load_ranged_channels, load_rgb, size_and_orientation
 from m33d_hf.data.labels.labels import LabelRules
 from m33d_hf.data.sample import HOLES, Hole, RGBDSample
 from m33d_hf.data.sources.frames.orientation import as_the_picture_lies
@@ -176,10 +176,10 @@ class FrameReader:
             # As decoded, pixel by pixel: resizing reads that faster than planes, which would cost a copy first.
             found.rgb = torch.from_numpy(pixels).permute(2, 0, 1)
         for name, file in frame.others:
-            values, own = load_channels(self.root / file)
+            (values, own), largest = load_ranged_channels(self.root / file)
             if own == 1:
                 values = as_the_picture_lies(values, self.root / file, lies, size, self.orientation)
-            found.others[name] = as_modality(values)
+            found.others[name] = as_modality(values, largest)
         if frame.depth is not None and self.depth_spec is not None:
             try:
                 found.depth = self._depth(frame, frame.depth, self.depth_spec, lies, size)
@@ -268,16 +268,16 @@ def sequence_of(frame: Frame) -> str:
     return video_of(file) if is_video_frame(file) else PurePosixPath(file).parent.as_posix()
 
 
-def as_modality(values: np.ndarray) -> torch.Tensor:
-    """(C, H, W) float32 of a stored map of any modality: integers are divided by the maximum of their type, floats are
-    kept.
+def as_modality(values: np.ndarray, largest: int | None) -> torch.Tensor:
+    """(C, H, W) float32 of a stored map of any modality: integers are divided by the maximum of their type, `largest`,
+    which is 1 of single bits; floats (None) are kept.
 
     NaN and infinity are invalid; the model gets them in `mask_name`.
     """
     if values.ndim == 2:
         values = values[..., None]
-    scale = np.iinfo(values.dtype).max if np.issubdtype(values.dtype, np.integer) else 1
-    return torch.from_numpy(np.ascontiguousarray(values.transpose(2, 0, 1), np.float32) / np.float32(scale))
+    scale = np.float32(1 if largest is None else largest)
+    return torch.from_numpy(np.ascontiguousarray(values.transpose(2, 0, 1), np.float32) / scale)
 
 
 def refuse_turned(root: Path, frame: Frame, lies: int) -> None:

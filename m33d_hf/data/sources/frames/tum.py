@@ -76,7 +76,9 @@ class TumSource(FrameSource):
             raise ConfigError(f"max_difference is {max_difference}; it must be at least 0 seconds")
         if depth_unit is None and depth_scale is None and depth_kind in (None, "metric"):
             depth_scale = TUM_SCALE
-        sequences, unpaired, notes = _find_sequences(list_files(root), association, max_difference)
+        listing = list_files(root)
+        sequences, unpaired, notes = _find_sequences(listing, association, max_difference)
+        self._stamps = _stamps_of(listing, sequences) if fps is None else {}
         super().__init__(
             root,
             sequences,
@@ -97,14 +99,34 @@ class TumSource(FrameSource):
         )
 
     def _rate(self, sequences: Sequences) -> float | None:
-        """Frames per second from the file names' time stamps, None when they are none."""
+        """Frames per second from the time stamps in `rgb.txt`, None without them."""
         steps: list[float] = []
         for frames in sequences.values():
-            stems = [PurePosixPath(frame.rgb or "").stem for frame in frames]
-            if all(is_number(stem) for stem in stems):
-                stamps = [float(stem) for stem in stems]
+            known = [self._stamps.get(frame.rgb or "") for frame in frames]
+            stamps = [stamp for stamp in known if stamp is not None]
+            if len(stamps) == len(frames):
                 steps += [after - before for before, after in pairwise(stamps) if after > before]
         return 1.0 / sorted(steps)[len(steps) // 2] if steps else None
+
+
+def _stamps_of(listing: Listing, sequences: Sequences) -> dict[str, float]:
+    """Picture -> its time stamp in seconds: as `rgb.txt` says, else a name with decimals."""
+    stamps: dict[str, float] = {}
+    present = listing.by_composed_name()
+    for key, frames in sequences.items():
+        for frame in frames:
+            stem = PurePosixPath(frame.rgb or "").stem
+            if frame.rgb is not None and "." in stem and is_number(stem):
+                stamps[frame.rgb] = float(stem)
+        folder = PurePosixPath() if key == ROOT_SEQUENCE and composed("rgb.txt") in present else PurePosixPath(key)
+        try:
+            entries = read_stamps(listing.root / folder / "rgb.txt")
+        except DataError:
+            continue  # pairs of an association file do not need the list; pairs by stamps have read it before
+        for stamp, file in entries:
+            name = (folder / file).as_posix()
+            stamps[present.get(composed(name), name)] = stamp
+    return stamps
 
 
 def _find_sequences(

@@ -13,6 +13,7 @@ import torch
 
 from m33d_hf.data.prepared.encoding import decode_stored_map
 from m33d_hf.data.sample import HOLES, Hole, RGBDSample
+from m33d_hf.data.sources.hub.row_labels import class_of
 from m33d_hf.errors import CorruptFileError, DataError
 
 if TYPE_CHECKING:
@@ -73,7 +74,8 @@ class TableHandle:
 
         Raises:
             IndexError: a frame outside the item. CorruptFileError: a row that cannot be read or decoded.
-            DataError: frames of several sizes, or some of which lack a map other than depth, which is a hole there.
+            DataError: frames of several sizes, or some of which lack a map other than depth, which is a hole there;
+                LabelError for a label that is no class number.
         """
         return self.read_maps(indices, None)
 
@@ -98,7 +100,7 @@ class TableHandle:
             rgb=stacked.get("rgb"),
             depth=stacked.get("depth"),
             segmentation=stacked.get("segmentation"),
-            label=None if label is None else int(label),
+            label=class_of(label, decoder.columns.label, self._where(numbers[0])),
             meta={"rows": numbers, **({HOLES: tuple(holes)} if holes else {})},
         )
         return self._one_size(sample)

@@ -22,6 +22,7 @@ from m33d_hf.data.prepared.layout import Manifest
 from m33d_hf.data.sample import IGNORE_INDEX
 from m33d_hf.data.source import Source
 from m33d_hf.data.sources.hub.columns import USUAL, Decoder, Rows, choose_columns
+from m33d_hf.data.sources.hub.row_labels import class_of, settle_label
 from m33d_hf.data.sources.hub.table_items import TableHandle, TableLabels
 from m33d_hf.errors import ConfigError, DataError, DepthUnitError
 from m33d_hf.modeling.depth_m33d import DepthSpec
@@ -64,6 +65,7 @@ class TableSource(Source):
         self.root = folder if folder.is_dir() else None
         self.unit = unit
         manifest = getattr(rows, "manifest", None)
+        told: list[str] = []
         labelled = rules is not None or (manifest is not None and manifest.class_names is not None)
         columns = choose_columns(stated, rows.column_names, labelled, str(root), usual)
         if manifest is not None:
@@ -77,13 +79,14 @@ class TableSource(Source):
             self.depth_spec = None if columns.depth is None else _stated_spec(depth, columns.depth, root)
             if rules is not None and columns.labels is not None:
                 self.class_names = rules.names or [f"class {i}" for i in range(rules.num_classes)]
+            columns, told = settle_label(rows, columns, stated, action_names, root)
             if columns.label is not None:
                 self.action_names = _action_names(rows, columns.label, action_names)
         if self.action_names is None and manifest is not None:
             columns = replace(columns, label=None)  # a column of nothing
         self.decoder = Decoder(columns, self.depth_spec, manifest is not None, rules)
         self._sequences = self._find_sequences() if unit == "clips" else None
-        self.notes = [self._describe(manifest, root)]
+        self.notes = [self._describe(manifest, root), *told]
 
     def _as_prepared(self, manifest: Manifest) -> None:
         self.depth_spec = None if manifest.depth_spec is None else DepthSpec.from_dict(manifest.depth_spec)
@@ -142,11 +145,12 @@ class TableSource(Source):
         return TableHandle(name, range(index, index + 1), self)
 
     def labels(self) -> list[int] | None:
-        """Class id of every item, 255 for none; None without a column of them."""
+        """Class id of every item, 255 for none; None without a column of them. Raises LabelError as `class_of`."""
         column = self.decoder.columns.label
         if column is None or self.action_names is None:
             return None
-        found = [IGNORE_INDEX if value is None else int(value) for value in self.rows.whole(column)]
+        known = [class_of(value, column, self.where(row)) for row, value in enumerate(self.rows.whole(column))]
+        found = [IGNORE_INDEX if number is None else number for number in known]
         return found if self._sequences is None else [found[rows.start] for _, rows in self._sequences]
 
     def groups(self) -> list[str] | None:
@@ -237,6 +241,11 @@ def _stated_spec(options: DepthOptions, column: str, root: str | Path) -> DepthS
         raise DepthUnitError(
             f"{root}: nothing says what the values of the column {column!r} mean. State it: --data.options.depth_unit "
             "mm (or depth_scale, or depth_kind inverse), or --data.options.depth none."
+        )
+    if options.unit is options.scale is None and options.kind == "metric":
+        raise DepthUnitError(
+            f"{root}: depth_kind metric does not say in which unit the column {column!r} is stored. Add "
+            "--data.options.depth_unit (such as mm, or m for floats in metres) or depth_scale."
         )
     stated = {name: value for name, value in vars(options).items() if value is not None}
     return DepthSpec(**stated)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from helpers.frames_on_disk import rgb_array, save, write_frames
 from helpers.rooms_runs import words
@@ -51,6 +54,48 @@ def test_side_by_side_and_wide_floats_with_holes(tmp_path: Path) -> None:
     heat = source[0].read([0]).meta["modalities"]["thermal"]
     assert len(source) == 2 and heat.shape == (1, 1, 24, 32)
     assert heat[0, 0, :4].isnan().all() and (heat[0, 0, 4:] == 300).all()
+
+
+@pytest.mark.parametrize("name", ["{i}.png", "{i}.tif", "{i}.npy"])
+def test_masks_of_few_bits_fill_0_to_1(tmp_path: Path, name: str) -> None:
+    """A mask is the same with one bit and with eight; Pillow and NumPy write it."""
+    write_frames(tmp_path, 1)
+    mask = np.zeros((24, 32), bool)
+    mask[5:9, 3:20] = True
+    for folder, values in (("one", mask), ("eight", mask.astype(np.uint8) * 255)):
+        path = tmp_path / folder / name.format(i=0)
+        path.parent.mkdir()
+        np.save(path, values) if path.suffix == ".npy" else Image.fromarray(values).save(path)
+    source = FolderSource(tmp_path, modalities={"one": "one", "eight": "eight"})
+    read = source[0].read([0]).meta["modalities"]
+    assert torch.equal(read["one"], torch.from_numpy(mask)[None, None].float())
+    assert torch.equal(read["one"], read["eight"])
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8, 16])
+def test_grey_of_any_bits_is_divided_by_its_maximum(tmp_path: Path, bits: int) -> None:
+    write_frames(tmp_path, 1)
+    largest = 2**bits - 1
+    values = np.random.default_rng(0).integers(0, largest + 1, (24, 32))
+    (tmp_path / "heat").mkdir()
+    (tmp_path / "heat" / "0.png").write_bytes(grey_png(values, bits))
+    read = FolderSource(tmp_path, modalities={"heat": "heat"})[0].read([0]).meta["modalities"]["heat"]
+    np.testing.assert_allclose(read[0, 0].numpy(), values / largest, rtol=1e-6)
+
+
+def grey_png(values: np.ndarray, bits: int) -> bytes:
+    """A grey PNG by the words of its specification."""
+    height, width = values.shape
+    digits = (values[..., None] >> np.arange(bits - 1, -1, -1)) & 1
+    rows = np.packbits(digits.reshape(height, width * bits).astype(np.uint8), axis=1)
+    lines = b"".join(b"\0" + row.tobytes() for row in rows)
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, bits, 0, 0, 0, 0)
+    parts = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + parts
 
 
 def test_crops_and_flips_are_those_of_the_picture(tmp_path: Path) -> None:

@@ -55,6 +55,24 @@ def test_association_file_wins_over_stamps(tmp_path: Path, order: str):
     assert sample.depth[0, 0, 3, 3].item() == pytest.approx(depth_array(0, scale=5000)[3, 3] / 5000)
 
 
+@pytest.mark.parametrize("paired", ["stamps", "association"])
+def test_the_frame_rate_is_that_of_the_time_stamps(tmp_path: Path, paired: str):
+    """Names that count frames are no seconds."""
+    write_sequence(tmp_path, count=12)  # 0.png, 1.png ... at 10 a second
+    write_sequence(tmp_path / "deeper" / "frames", count=12)
+    if paired == "association":
+        lines = [f"{i / 10:.4f} rgb/{i}.png {i / 10:.4f} depth/{i}.png" for i in range(12)]
+        for folder in (tmp_path, tmp_path / "deeper" / "frames"):
+            (folder / "associations.txt").write_text("\n".join(lines) + "\n")
+    assert [handle.fps for handle in TumSource(tmp_path).sequences] == pytest.approx([10.0, 10.0])
+    assert TumSource(tmp_path, every=3)[0].fps == pytest.approx(10 / 3)
+    assert TumSource(tmp_path, fps=25.0)[0].fps == 25.0
+    if paired == "association":
+        for folder in (tmp_path, tmp_path / "deeper" / "frames"):
+            (folder / "rgb.txt").write_text("no list\n")  # which nobody needs then
+        assert TumSource(tmp_path)[0].fps is None
+
+
 def test_several_sequences_splits_and_single_frames(tmp_path: Path):
     for name in ("freiburg1", "freiburg2"):
         write_sequence(tmp_path / name, count=10)

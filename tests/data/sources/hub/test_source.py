@@ -195,6 +195,9 @@ def test_tables_of_others(frames: Path, tmp_path: Path) -> None:
     root = other_table(tmp_path / "data")
     with pytest.raises(DepthUnitError, match="depth_map"):
         HubSource(root)
+    with pytest.raises(DepthUnitError, match=r"depth_kind metric does not say.*'depth_map'.*depth_unit"):
+        HubSource(root, depth_kind="metric")  # not millimetres without a word
+    assert HubSource(root, depth_kind="metric", depth_unit="m").depth_spec == DepthSpec(unit="metre")
     source = HubSource(root, split="train", depth_unit="mm", num_classes=4)
     known = FolderSource(frames, num_classes=4, depth_unit="mm")
     by_key = {known[i].key: known[i] for i in range(len(known))}
@@ -212,6 +215,42 @@ def test_tables_of_others(frames: Path, tmp_path: Path) -> None:
         HubSource(root, rgb="imag", depth="none")
     with pytest.raises(ConfigError, match="neither a folder"):
         HubSource("not/a/repo")
+
+
+def labelled(path: Path, labels: list[object], feature: object = None) -> Path:
+    """Parquet of pictures, and a column `label` of anything."""
+    import datasets
+
+    path.mkdir(parents=True)
+    rows = {"image": [png(rgb_array(i)) for i in range(len(labels))], "label": labels}
+    made = datasets.Dataset.from_dict(rows).cast_column("image", datasets.Image())
+    (made if feature is None else made.cast_column("label", feature)).to_parquet(path / "0.parquet")
+    return path
+
+
+def test_a_label_column_without_class_numbers(tmp_path: Path) -> None:
+    import datasets
+
+    texts = labelled(tmp_path / "texts", [None, "cat", "dog"])
+    pictures = labelled(tmp_path / "pictures", [png(label_array(i)) for i in range(3)], datasets.Image())
+    shares = labelled(tmp_path / "shares", [0.25, 1.0])
+    for root, held in ((texts, "'cat'"), (pictures, "pictures or lists"), (shares, r"0\.25")):
+        source = HubSource(root)  # pre-training on RGB needs no label
+        sample = source[1].read([0])
+        assert sample.label is None and source.labels() is None and source.action_names is None
+        np.testing.assert_array_equal(sample.rgb[0].permute(1, 2, 0).numpy(), rgb_array(1))  # type: ignore[index]
+        assert any("'label' is not read" in note for note in source.notes)
+        for asked in ({"label": "label"}, {"action_names": ["cat", "dog"]}):
+            with pytest.raises(ConfigError, match=rf"'label' \(label\) holds {held}.*--data\.options\.label none"):
+                HubSource(root, **asked)  # type: ignore[arg-type]
+    assert HubSource(pictures, labels="label", num_classes=4, label="none")[0].read([0]).segmentation is not None
+    mixed = HubSource(labelled(tmp_path / "mixed", ["0", "1", "cat"]), action_names=["a", "b"])
+    assert mixed[1].read([0]).label == 1
+    for read in (lambda: mixed[2].read([0]), mixed.labels):
+        with pytest.raises(LabelError, match=r"0\.parquet, row 2: the column 'label' holds 'cat'.*label none"):
+            read()
+    whole = HubSource(labelled(tmp_path / "whole", [1.0, float("nan"), None]), action_names=["a", "b"])
+    assert whole.labels() == [1, 255, 255] and [whole[i].read([0]).label for i in range(3)] == [1, None, None]
 
 
 def test_folders_of_pictures_by_the_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -269,7 +269,9 @@ def test_numbers_need_names(tmp_path: Path) -> None:
     with pytest.raises(LabelError, match=r"line 2: phase '0' is not one of the 2 phases sew, cut"):
         PhaseNames(table.names, table.numbers).ids(annotation)
     assert PhaseNames(table.names, table.numbers, "ignore").ids(annotation).tolist() == [255, 1, 255]
-    with pytest.raises(ConfigError, match=r"phase_names='none\.txt' was not found as a file in"):
+    with pytest.raises(
+        ConfigError, match=r"phase_names='none\.txt' was not found as a file under .*, nor in the current"
+    ):
         read_class_table("none.txt", tmp_path)
 
 

@@ -202,6 +202,49 @@ def test_a_class_that_is_no_number_is_text(text: str, value: object) -> None:
     assert _of_others("cls", {"cls": text.encode()}) == value
 
 
+def test_shards_with_text_or_pictures_for_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("M33D_CACHE", str(tmp_path / "cache"))
+    for end, content in (("cls", b"cat"), ("label", _encoded(label_array(0), "PNG"))):
+        (tmp_path / end).mkdir()
+        with tarfile.open(tmp_path / end / "0.tar", "w") as archive:
+            for name, data in {"0.png": _encoded(rgb_array(0), "PNG"), f"0.{end}": content}.items():
+                info = tarfile.TarInfo(name)
+                info.size = len(data)
+                archive.addfile(info, io.BytesIO(data))
+        source = ShardsSource(tmp_path / end)
+        assert source[0].read([0]).label is None and source.labels() is None
+        with pytest.raises(ConfigError, match=r"holds ('cat'|a picture or other bytes),.*--data\.options\.label none"):
+            ShardsSource(tmp_path / end, label=end)
+
+
+@pytest.mark.parametrize("form", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+@pytest.mark.parametrize("length", [88, 94, 100, 130])
+def test_members_of_long_names_are_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: int, length: int
+) -> None:
+    """Names over 100 bytes stand in further headers; of 88 and 94 bytes, only some of a frame's are that long."""
+    monkeypatch.setenv("M33D_CACHE", str(tmp_path / "cache"))
+    keys = [f"folder/{'é' if form == tarfile.PAX_FORMAT else 'e'}{i}".ljust(length, "x") for i in range(3)]
+    (tmp_path / "data").mkdir()
+    with tarfile.open(tmp_path / "data" / "0.tar", "w", format=form) as archive:
+        for i, key in enumerate(keys):
+            contents = {"jpg": _encoded(rgb_array(i), "PNG"), "depth.png": _encoded(depth_array(i), "PNG")}
+            contents["seg.png"] = _encoded(label_array(i), "PNG")
+            for end, data in contents.items():
+                info = tarfile.TarInfo(f"{key}.{end}")
+                info.size = len(data)
+                archive.addfile(info, io.BytesIO(data))
+    source = ShardsSource(tmp_path / "data", depth_unit="mm", num_classes=4)
+    assert source.keys() == keys == [source[row].key for row in range(3)]
+    for row in range(3):
+        sample = source[row].read([0])
+        assert sample.rgb is not None and sample.depth is not None and sample.segmentation is not None
+        np.testing.assert_array_equal(sample.rgb[0].permute(1, 2, 0).numpy(), rgb_array(row))
+        np.testing.assert_array_equal(sample.segmentation[0].numpy(), label_array(row))
+        stored = source.rows.read([row], ["depth.png"])[0]["depth.png"]
+        np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(stored))), depth_array(row))
+
+
 @pytest.mark.parametrize("name", ["a.b", "x/y.z/k.rgb.PNG", "./0001.jpg", "deep/er.v2/00.json", "a..b"])
 def test_names_are_cut_at_the_first_dot_of_the_last_word(name: str) -> None:
     key, end = split_name(name)
