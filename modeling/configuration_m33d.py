@@ -384,6 +384,12 @@ class M33DConfig(TravelsWithItsCode, HeadFields, PretrainingFields, BackboneFiel
         check_positions(self)
         if self.min_depth >= self.max_depth:
             raise ConfigError(f"min_depth {self.min_depth} must be below max_depth {self.max_depth}.")
+        # Of a model that was saved so, the loss may be done with: it predicts as ever.
+        if self.depth_loss == "silog" and self.min_depth == 0 and self.transformers_version is None:
+            raise ConfigError(
+                f"depth_loss 'silog' takes the logarithm of depth from min_depth on, but min_depth is {self.min_depth}; "
+                f"set min_depth above 0 (default {HeadFields.min_depth}), or another depth_loss."
+            )
 
     def budget_for(self, grid: tuple[int, int, int]) -> int:
         """Visible tokens of all input modalities together on a grid, from `token_budget`.
