@@ -206,11 +206,11 @@ def test_features_do_not_depend_on_what_stands_in_holes():
     hidden = ~batch["depth_mask"]
     assert hidden.any()
     given = {"pixel_values": batch["pixel_values"], "depth_mask": batch["depth_mask"]}
-    holes = {value: batch["depth_values"].masked_fill(hidden, value) for value in (0.0, float("nan"))}
+    zeros, nans = (batch["depth_values"].masked_fill(hidden, value) for value in (0.0, float("nan")))
     with torch.no_grad():
-        zero, nan = (model.extract_features(**given, depth_values=depth) for depth in holes.values())
-        plain = model.extract_features(pixel_values=batch["pixel_values"], depth_values=holes[0.0])
-        states = model(**given, depth_values=holes[float("nan")]).last_hidden_state
+        zero, nan = (model.extract_features(**given, depth_values=depth) for depth in (zeros, nans))
+        plain = model.extract_features(pixel_values=batch["pixel_values"], depth_values=zeros)
+        states = model(**given, depth_values=nans).last_hidden_state
     assert torch.equal(zero["depth"], nan["depth"]) and torch.equal(plain["depth"], nan["depth"])
     assert states.isfinite().all()
 
