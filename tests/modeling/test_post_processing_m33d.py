@@ -154,7 +154,6 @@ def test_a_video_of_which_nothing_could_be_read_has_no_phases() -> None:
         assert found == [[]]
 
 
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
