@@ -92,8 +92,8 @@ def check_library_fields(config: Any, more: Mapping[str, Any]) -> None:
         raise ConfigError(f"id2label is {shown(config.id2label)}; it must map integers to names: {{0: name}}.")
     if config.id2label is not None and sorted(map(int, config.id2label)) != list(range(len(config.id2label))):
         raise ConfigError(
-            f"id2label is {shown(config.id2label)}; classes are numbered without gaps from 0, as the outputs of a model "
-            f"are: name each from 0 to {len(config.id2label) - 1}."
+            f"id2label is {shown(config.id2label)}; classes are numbered without gaps from 0, as the outputs of a "
+            f"model are: name each from 0 to {len(config.id2label) - 1}."
         )
     if config.label2id is not None and not fit({v: k for k, v in config.label2id.items()}, dict[int, str])[0]:
         raise ConfigError(f"label2id is {shown(config.label2id)}; it must map names to integers: {{name: 0}}.")

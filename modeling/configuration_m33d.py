@@ -387,8 +387,8 @@ class M33DConfig(TravelsWithItsCode, HeadFields, PretrainingFields, BackboneFiel
         # Of a model that was saved so, the loss may be done with: it predicts as ever.
         if self.depth_loss == "silog" and self.min_depth == 0 and self.transformers_version is None:
             raise ConfigError(
-                f"depth_loss 'silog' takes the logarithm of depth from min_depth on, but min_depth is {self.min_depth}; "
-                f"set min_depth above 0 (default {HeadFields.min_depth}), or another depth_loss."
+                f"depth_loss 'silog' takes the logarithm of depth from min_depth on, but min_depth is "
+                f"{self.min_depth}; set min_depth above 0 (default {HeadFields.min_depth}), or another depth_loss."
             )
 
     def budget_for(self, grid: tuple[int, int, int]) -> int:

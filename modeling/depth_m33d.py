@@ -40,7 +40,9 @@ def _moments(values_GN: torch.Tensor, used_GN: torch.Tensor) -> tuple[torch.Tens
     return mean, variance
 
 
-def _trimmed_moments_by_sort(values_GN: torch.Tensor, valid_GN: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _trimmed_moments_by_sort(
+    values_GN: torch.Tensor, valid_GN: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
     """`_trimmed_moments` without a loop or a synchronisation, for accelerators."""
     ordered = values_GN.masked_fill(~valid_GN, math.inf).sort(dim=-1).values
     count = valid_GN.sum(-1, keepdim=True)

@@ -35,7 +35,9 @@ RGB = (
 )
 """Embedding and encoder of RGB, which a task model of depth alone does not have."""
 
-FUSION = rf"^task_fusion\.(?:scale|(?:mixing|query_norm|context_norm|attention\.qkv|attention\.proj){PAIR})$"
+FUSION = (
+    rf"^task_fusion\.(?:scale|(?:mixing|query_norm|context_norm|attention\.qkv|attention\.proj){PAIR})$"
+)
 """What fuses the tokens of RGB and depth in a task model of both."""
 
 FINAL_NORM = rf"^(?:m33d\.)?encoders\.\w+\.layernorm{PAIR}$"

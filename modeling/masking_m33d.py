@@ -119,7 +119,9 @@ def draw_keep(
     return {name: index.to(device) for name, index in settle_keep(keep, scores).items()}
 
 
-def prepare_keep(config: M33DConfig, batch_size: int, grid: Grid | None = None, generator: Randomness = None) -> Keep:
+def prepare_keep(
+    config: M33DConfig, batch_size: int, grid: Grid | None = None, generator: Randomness = None
+) -> Keep:
     """All randomness of `draw_keep`, whose arguments these are; what depends on motion waits for `settle_keep`."""
     grid = grid or config.grid
     if config.token_budget is not None:

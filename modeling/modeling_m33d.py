@@ -139,7 +139,9 @@ class M33DModel(M33DPreTrainedModel):
 
     _keys_to_ignore_on_load_unexpected = list(PRETRAINING_PARTS)  # noqa: RUF012
 
-    def __init__(self, config: M33DConfig, modalities: list[str] | None = None, final_norm: bool | None = None) -> None:
+    def __init__(
+        self, config: M33DConfig, modalities: list[str] | None = None, final_norm: bool | None = None
+    ) -> None:
         if modalities is None and final_norm is None:
             modalities, final_norm = config.encoder_modalities, config.encoder_final_norm
         final_norm = config.encoder_norm if final_norm is None else final_norm

@@ -99,7 +99,9 @@ class M33DStateTaps(nn.Module):
         if weights is not None:
             self.attentions(weights)
         outputs = attended.flatten(2).split(lengths, dim=1)
-        return [layer.finish(part, layer.attention.proj(output)) for layer, part, output in zip(layers, parts, outputs)]
+        return [
+            layer.finish(part, layer.attention.proj(output)) for layer, part, output in zip(layers, parts, outputs)
+        ]
 
 
 def _joined(sequences: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -185,7 +185,9 @@ class ContrastiveTerm(LossTerm):
         config = self.config
         if config.contrastive_negatives == "batch":
             return partial(batch_contrastive_loss, normalize=config.contrastive_normalize, over_ranks=training)
-        return partial(contrastive_loss, normalize=config.contrastive_normalize, symmetric=config.contrastive_symmetric)
+        return partial(
+            contrastive_loss, normalize=config.contrastive_normalize, symmetric=config.contrastive_symmetric
+        )
 
 
 class MatchingTerm(LossTerm):
@@ -257,7 +259,9 @@ def _added(totals: Sequence[Sums]) -> Sums:
     return sum(total for total, _ in totals), sum(count for _, count in totals)  # type: ignore[return-value]
 
 
-def reconstruction(batch: PreTrainingBatch, spec: ModalitySpec, prediction: torch.Tensor, index: torch.Tensor) -> Sums:
+def reconstruction(
+    batch: PreTrainingBatch, spec: ModalitySpec, prediction: torch.Tensor, index: torch.Tensor
+) -> Sums:
     """Loss of predicted patches of a modality: `prediction` (B, K, P) at the positions `index` (B, K)."""
     valid = batch.valid_patches(spec, index)
     target = batch.target_patches(spec, index, valid)
@@ -267,7 +271,9 @@ def reconstruction(batch: PreTrainingBatch, spec: ModalitySpec, prediction: torc
     return reconstruction_loss(prediction, target, spec.loss, counted, batch.config.loss_reduction)
 
 
-def matching_logits(model: PreTrainingParts, states: Tensors, spec: ModalitySpec) -> tuple[torch.Tensor, torch.Tensor]:
+def matching_logits(
+    model: PreTrainingParts, states: Tensors, spec: ModalitySpec
+) -> tuple[torch.Tensor, torch.Tensor]:
     """(M, 2) logits of the pairs of RGB and a modality, and (M,) 1 where they belong together; matched pairs first."""
     config = model.config
     assert model.matching_head is not None  # built where matching is active

@@ -21,7 +21,7 @@ def test_classes_beyond_255_are_refused() -> None:
 def test_too_many_given_classes_are_refused() -> None:
     args = RunArguments(task="video_classification")
     args.model = {"id2label": {number: f"class {number}" for number in range(400)}}
-    with pytest.raises(DataError, match="model.id2label: 400 classes, but at most 255"):
+    with pytest.raises(DataError, match=r"model\.id2label: 400 classes, but at most 255"):
         training_classes(args, M33DConfig())
 
 

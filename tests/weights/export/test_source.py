@@ -32,7 +32,7 @@ def test_a_hub_that_does_not_answer_is_told_with_its_reason(monkeypatch: pytest.
         raise ConnectionError("no route to the host")
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", unreachable)
-    with pytest.raises(CheckpointError, match="somebody/model: .*from the Hub .no route to the host"):
+    with pytest.raises(CheckpointError, match=r"somebody/model: .*from the Hub .no route to the host"):
         load_source("somebody/model")
 
 
@@ -43,5 +43,5 @@ def test_a_repository_of_somebody_else_is_no_model_of_ours(monkeypatch: pytest.M
         raise EntryNotFoundError("404: no config.json")
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", without)
-    with pytest.raises(CheckpointError, match="not a folder .or Hub id. of a model of this package"):
+    with pytest.raises(CheckpointError, match=r"not a folder .or Hub id. of a model of this package"):
         load_source("somebody/model")
