@@ -213,8 +213,19 @@ class M33DConfig(TravelsWithItsCode, HeadFields, PretrainingFields, BackboneFiel
 
     @property
     def specs(self) -> tuple[ModalitySpec, ...]:
-        """All modalities, in order."""
+        """All modalities, in order.
+
+        Raises:
+            ConfigError: `modalities` was changed to something else than entries.
+        """
         entries = self.modalities or []
+        if (stranger := next((entry for entry in entries if not isinstance(entry, dict)), None)) is not None:
+            raise ConfigError(
+                f"modalities holds {stranger!r}, but its entries are mappings, as rgb_modality() gives. To build the "
+                "encoders of some modalities alone, pass their names beside the configuration: "
+                "M33DModel.from_pretrained(FOLDER, config=M33DConfig.from_pretrained(FOLDER), "
+                f"modalities=[{stranger!r}])."
+            )
         if self._later_fields:
             entries = [self._without_later_fields(entry) for entry in entries]
         try:
