@@ -53,6 +53,19 @@ def check_alike(pixels: Tensors, masks: Tensors) -> None:
             )
 
 
+def without_holes(pixels: Tensors, masks: Tensors) -> dict[str, torch.Tensor]:
+    """The pixels with 0 where a mask is False: a NaN in a hole would spread through the patch embedding.
+
+    Args:
+        pixels: name -> (B, T, C, H, W).
+        masks: name -> validity likewise, of some of them or of others.
+    """
+    return {
+        name: values.masked_fill(~masks[name].bool(), 0.0) if name in masks else values
+        for name, values in pixels.items()
+    }
+
+
 def check_rows(name: str, tensor: torch.Tensor, shape: tuple[int, ...], meaning: str) -> None:
     """Refuse a tensor whose shape does not match the batch.
 
@@ -139,11 +152,32 @@ def check_class_ids(labels: torch.Tensor, num_labels: int, ignore_index: int) ->
         )
 
 
-def _can_be_read(tensor: torch.Tensor) -> bool:
-    if tensor.device.type != "cpu" or torch.compiler.is_compiling() or torch.jit.is_tracing():
+def refuse_ambiguous_ids(labels: torch.Tensor, num_labels: int, ignore_index: int) -> None:
+    """Refuse the label of "not labelled" where a class has the same number: that class would never be trained.
+
+    Costs nothing where there is no such class. Where there is one, values on other devices are read as well.
+
+    Raises:
+        LabelError: labels that hold it.
+    """
+    ambiguous = 0 <= ignore_index < num_labels and _has_values(labels)
+    if ambiguous and bool((labels == ignore_index).any()):
+        raise LabelError(
+            f"labels hold {ignore_index}, which says that nothing is labelled, but is also one of the {num_labels} "
+            f"classes of the model, which would never be trained: train with at most {ignore_index} classes (0 to "
+            f"{ignore_index - 1}), or pass target probabilities."
+        )
+
+
+def _has_values(tensor: torch.Tensor) -> bool:
+    if tensor.is_meta or torch.compiler.is_compiling() or torch.jit.is_tracing():
         return False
     # A subclass (sharded, or without data) has no plain memory, nor have the results of a mode that estimates costs.
     return type(tensor) is torch.Tensor and type(tensor.new_empty(0)) is torch.Tensor
+
+
+def _can_be_read(tensor: torch.Tensor) -> bool:
+    return tensor.device.type == "cpu" and _has_values(tensor)
 
 
 def _check_positions(name: str, index: torch.Tensor, limit: int) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import initialization as init
 
-from .batch_checks_m33d import check_class_ids
+from .batch_checks_m33d import check_class_ids, refuse_ambiguous_ids
 from .configuration_m33d import M33DConfig
 from .encoder_m33d import as_clip
 from .errors_m33d import ConfigError, DataError
@@ -110,7 +110,7 @@ class M33DClipModel(M33DTaskModel):
 
         Raises:
             DataError: labels of another shape than the rows, or integers that are not int64.
-            LabelError: ids outside the classes.
+            LabelError: ids outside the classes, or 255 where that is a class as well.
         """
         if labels.shape != logits.shape[: labels.ndim] or labels.is_floating_point() != (labels.ndim == 2):
             raise DataError(
@@ -120,6 +120,7 @@ class M33DClipModel(M33DTaskModel):
             )
         if not labels.is_floating_point():
             check_class_ids(labels, logits.shape[1], IGNORED_LABEL)
+            refuse_ambiguous_ids(labels, logits.shape[1], IGNORED_LABEL)
         weights = self.class_weights if self.training else None
         total, count = classification_loss(logits.float(), labels, IGNORED_LABEL, weights)
         count = count.float()

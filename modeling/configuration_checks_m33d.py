@@ -90,6 +90,11 @@ def check_library_fields(config: Any, more: Mapping[str, Any]) -> None:
         raise ConfigError(f"num_labels is {shown(count)}; it must be an integer, {LABELS.words()}.")
     if config.id2label is not None and not fit(config.id2label, dict[int, str])[0]:
         raise ConfigError(f"id2label is {shown(config.id2label)}; it must map integers to names: {{0: name}}.")
+    if config.id2label is not None and sorted(map(int, config.id2label)) != list(range(len(config.id2label))):
+        raise ConfigError(
+            f"id2label is {shown(config.id2label)}; classes are numbered without gaps from 0, as the outputs of a "
+            f"model are: name each from 0 to {len(config.id2label) - 1}."
+        )
     if config.label2id is not None and not fit({v: k for k, v in config.label2id.items()}, dict[int, str])[0]:
         raise ConfigError(f"label2id is {shown(config.label2id)}; it must map names to integers: {{name: 0}}.")
     for name in (config.dtype, more.get("torch_dtype")):
@@ -202,6 +207,11 @@ def check_modalities(config: Any) -> None:
             raise ConfigError(f"modality {spec.name!r} / {spec.input_name!r}: names must be Python identifiers.")
         if spec.masking == "motion" and config.num_frames == 1:
             raise ConfigError(f"modality {spec.name!r}: masking 'motion' requires clips; use 'random' for images.")
+        if spec.masking == "motion" and spec.is_input and "rgb" not in [each.name for each in config.input_specs]:
+            raise ConfigError(
+                f"modality {spec.name!r}: masking 'motion' follows the motion of RGB, which is no input of this model; "
+                "use 'random' or 'tube', or add a modality 'rgb' whose role is 'input' or 'both'."
+            )
     check_encoders(config)
     if config.share_mask:
         kinds = {(spec.masking, spec.mask_ratio) for spec in config.input_specs}

@@ -213,8 +213,19 @@ class M33DConfig(TravelsWithItsCode, HeadFields, PretrainingFields, BackboneFiel
 
     @property
     def specs(self) -> tuple[ModalitySpec, ...]:
-        """All modalities, in order."""
+        """All modalities, in order.
+
+        Raises:
+            ConfigError: `modalities` was changed to something else than entries.
+        """
         entries = self.modalities or []
+        if (stranger := next((entry for entry in entries if not isinstance(entry, dict)), None)) is not None:
+            raise ConfigError(
+                f"modalities holds {stranger!r}, but its entries are mappings, as rgb_modality() gives. To build the "
+                "encoders of some modalities alone, pass their names beside the configuration: "
+                "M33DModel.from_pretrained(FOLDER, config=M33DConfig.from_pretrained(FOLDER), "
+                f"modalities=[{stranger!r}])."
+            )
         if self._later_fields:
             entries = [self._without_later_fields(entry) for entry in entries]
         try:
@@ -384,6 +395,12 @@ class M33DConfig(TravelsWithItsCode, HeadFields, PretrainingFields, BackboneFiel
         check_positions(self)
         if self.min_depth >= self.max_depth:
             raise ConfigError(f"min_depth {self.min_depth} must be below max_depth {self.max_depth}.")
+        # Of a model that was saved so, the loss may be done with: it predicts as ever.
+        if self.depth_loss == "silog" and self.min_depth == 0 and self.transformers_version is None:
+            raise ConfigError(
+                f"depth_loss 'silog' takes the logarithm of depth from min_depth on, but min_depth is "
+                f"{self.min_depth}; set min_depth above 0 (default {HeadFields.min_depth}), or another depth_loss."
+            )
 
     def budget_for(self, grid: tuple[int, int, int]) -> int:
         """Visible tokens of all input modalities together on a grid, from `token_budget`.

@@ -14,7 +14,7 @@ from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .arguments_m33d import refuse_unknown_arguments
-from .batch_checks_m33d import check_alike, check_keep, collect_masks
+from .batch_checks_m33d import check_alike, check_keep, collect_masks, without_holes
 from .configuration_m33d import M33DConfig, ModalitySpec
 from .decoder_m33d import M33DDecoder
 from .depth_prior_m33d import M33DDepthPrior
@@ -163,7 +163,7 @@ class M33DModel(M33DPreTrainedModel):
         return cast(M33DEmbeddings, self.embeddings[self.input_specs[0].name]).projection
 
     def collect_inputs(self, given: dict[str, Any], kwargs: dict[str, Any]) -> Tensors:
-        """Pick the modality inputs out of the forward arguments as name -> (B, T, C, H, W).
+        """Pick the modality inputs out of the forward arguments as name -> (B, T, C, H, W), 0 where a mask says so.
 
         Raises:
             ConfigError: no input at all, or an argument nobody knows.
@@ -180,8 +180,9 @@ class M33DModel(M33DPreTrainedModel):
         if not inputs:
             names = [spec.input_name for spec in self.input_specs]
             raise ConfigError(f"forward got none of the inputs {names}; pass at least one.")
-        check_alike(inputs, collect_masks(self.config, values))
-        return inputs
+        masks = collect_masks(self.config, values)
+        check_alike(inputs, masks)
+        return without_holes(inputs, masks)
 
     def check_visible(self, keep: Tensors | None, inputs: Tensors) -> None:
         """Refuse a `keep` that does not fit the inputs: see `check_keep`."""
@@ -297,8 +298,9 @@ class M33DModel(M33DPreTrainedModel):
 
         Args:
             pixel_values: (B, 3, H, W) or (B, T, 3, H, W) normalised RGB.
-            depth_values: (B, 1, H, W) or (B, T, 1, H, W) standardised depth, 0 where invalid.
-            depth_mask: valid pixels of the depth; the encoder does not need it.
+            depth_values: (B, 1, H, W) or (B, T, 1, H, W) standardised depth.
+            depth_mask: bool of that shape, valid pixels of the depth; where it is False the encoder reads 0, whatever
+                stands there. Without it every pixel must hold a number.
             keep: name -> (B, V) int64 visible tokens; all tokens when None.
             kwargs: inputs of further modalities under their `input_name`.
 

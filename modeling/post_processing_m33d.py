@@ -141,7 +141,8 @@ class ClipPostProcessing:
         """Turn the logits of a video's clips into its phases, one after the other.
 
         A frame has the mean probabilities of the readable clips that cover it, as in the package's own detection. One
-        covered only by unreadable clips belongs to no phase; one covered by no clip follows its nearest neighbour.
+        covered only by unreadable clips belongs to no phase; one covered by no clip follows its nearest neighbour. A
+        video of which no clip could be read has no phases.
 
         Args:
             outputs: of `M33DForVideoActionDetection`.
@@ -190,6 +191,8 @@ def _spans(spans: Any, clips: int, video: int) -> np.ndarray:
 
 def _phases(shares: np.ndarray, spans: np.ndarray, valid: np.ndarray, fps: float | None) -> list[dict[str, Any]]:
     """Runs of one class in the (length, L) probabilities of the frames of a video."""
+    if not valid[: len(spans)].any():
+        return []  # a frame that no clip covers has no neighbour to follow
     readable, covered = np.zeros(len(shares), bool), np.zeros(len(shares), bool)
     for (start, stop), good in zip(spans, valid):
         covered[start:stop] = True

@@ -11,7 +11,7 @@ from transformers import initialization as init
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
-from .batch_checks_m33d import check_alike, check_names, check_rows, collect_masks
+from .batch_checks_m33d import check_alike, check_names, check_rows, collect_masks, without_holes
 from .batch_m33d import PreTrainingBatch
 from .configuration_m33d import M33DConfig
 from .decoder_m33d import M33DDecoder
@@ -240,14 +240,7 @@ class M33DForPreTraining(M33DPreTrainedModel):
         }
         valid = collect_masks(self.config, values)
         check_alike({**inputs, **targets}, valid)
-        for name, mask in valid.items():
-            pixels = inputs.get(name, targets.get(name))
-            if pixels is not None:  # a NaN in a hole would spread through the patch embedding
-                filled = pixels.masked_fill(~mask.bool(), 0.0)
-                for pixels_of in (inputs, targets):
-                    if name in pixels_of:
-                        pixels_of[name] = filled
-        return inputs, targets, valid
+        return inputs, without_holes(targets, valid), valid
 
     def _noise(self, given: Tensors | None, inputs: Tensors, valid: Tensors) -> Tensors:
         """Standard normal noise of the modalities to denoise, 0 in holes; none in evaluation unless it is given."""

@@ -51,7 +51,8 @@ class TaskHead:
         model: "module.Class" in this folder; the class is also a public name of the package.
         auto_class: Auto class of transformers that loads it; None where transformers has none.
         parts: first name of its weights -> what reports call that part.
-        class_parts: those of `parts` whose rows are classes: of equal shape they are worthless for other classes.
+        class_parts: those of `parts`, or layers in them, whose rows are classes: of equal shape they are worthless for
+            other classes.
         class_readers: those of `parts` that read the classes, likewise worthless for others -> the one of `class_parts`
             that tells.
         weights: regular expressions for the whole names of its weights, so that mistyped ones are still reported.
@@ -138,6 +139,7 @@ HEADS: tuple[TaskHead, ...] = (
         model="tasks_m33d.M33DForSemanticSegmentation",
         auto_class="AutoModelForSemanticSegmentation",
         parts={"segmentation_head": "the segmentation head"},
+        class_parts=("segmentation_head.classifier",),
         weights=(rf"^segmentation_head\.(?:projection|classifier|blocks\.\d+\.(?:depthwise|norm|fc1|fc2)){PAIR}$",),
         fields=("segmentation_head_width", "segmentation_head_depth", "segmentation_head_upscale"),
         classes=True,

@@ -8,6 +8,7 @@ builds on the part below it, computes with torch alone and reads files through `
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from transformers.image_processing_utils import BatchFeature
 from transformers.image_utils import PILImageResampling
 from transformers.processing_utils import VideosKwargs
 from transformers.video_processing_utils import VideoProcessorMixin
-from transformers.video_utils import VideoMetadata, load_video
+from transformers.video_utils import VideoMetadata
 
 from .auto_m33d import TravelsWithItsCode
 from .clip_input_m33d import M33DVideoMetadata, as_clip, as_videos, metadata_of_clips, times_of_metadata
@@ -41,6 +42,7 @@ from .processor_options_m33d import (
     refuse_unknown_options,
     settled_depth,
 )
+from .video_download_m33d import downloaded, is_address
 from .video_reading_m33d import probe_video, read_video
 
 _INTERPOLATIONS = {PILImageResampling.BILINEAR: "bilinear", PILImageResampling.BICUBIC: "bicubic"}
@@ -284,21 +286,14 @@ class M33DVideoProcessor(TravelsWithItsCode, ClipPostProcessing, VideoProcessorM
             facts.frames_indices = numbers.tolist()
             return frames[torch.from_numpy(numbers)], facts
 
-        def choose(metadata: VideoMetadata, **_: Any) -> np.ndarray:
+        def choose(metadata: VideoMetadata) -> np.ndarray:
             return np.arange(metadata.total_num_frames) if sampled is False else self.sample_frames(metadata, **counts)
 
-        if str(video).startswith(("http://", "https://")):
-            address: Any = str(video)
-            pixels, facts = load_video(address, backend="pyav", sample_indices_fn=choose)
-        else:
-            info = probe_video(video, options["video_backend"] or "auto")
-            times = info.times
-            duration = float(times.duration) if times is not None else None
-            facts = M33DVideoMetadata(info.num_frames, info.fps, info.width, info.height, duration, info.backend)
-            facts.frame_times = times
-            facts.frames_indices = choose(facts).tolist()
-            pixels = read_video(video, facts.frames_indices, info=info)
-        return rgb_tensor(pixels), facts
+        backend = options["video_backend"] or "auto"
+        if not is_address(video):
+            return _read(video, backend, choose)
+        with downloaded(str(video)) as file:
+            return _read(file, backend, choose)
 
     @staticmethod
     def _prepare(frames: Tensor, options: dict[str, Any]) -> Tensor:
@@ -318,6 +313,19 @@ class M33DVideoProcessor(TravelsWithItsCode, ClipPostProcessing, VideoProcessorM
             return normalize_rgb(frames, None, None)
         mean, std = (per_channel(options[name], name) for name in ("image_mean", "image_std"))
         return normalize_rgb(frames, mean, std)
+
+
+def _read(
+    path: str | Path, backend: str, choose: Callable[[VideoMetadata], np.ndarray]
+) -> tuple[Tensor, VideoMetadata]:
+    """The chosen frames of a file, and its facts."""
+    info = probe_video(path, backend)
+    times = info.times
+    duration = float(times.duration) if times is not None else None
+    facts = M33DVideoMetadata(info.num_frames, info.fps, info.width, info.height, duration, info.backend)
+    facts.frame_times = times
+    facts.frames_indices = choose(facts).tolist()
+    return rgb_tensor(read_video(path, facts.frames_indices, info=info)), facts
 
 
 def _depth(stored_THW: np.ndarray, options: dict[str, Any]) -> tuple[Tensor, Tensor]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from m33d_hf.data.staged_folder import replacing
 from m33d_hf.errors import ConfigError, nearest_name_hint
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.modeling.image_processing_m33d import M33DImageProcessorPil
@@ -51,7 +52,8 @@ def convert_checkpoint(
         What became of every weight.
 
     Raises:
-        ConfigError: the folder holds a checkpoint already, or a field or statement that cannot be.
+        ConfigError: the folder holds a checkpoint already, or cannot be written (what it held stays), or a field or
+            statement that cannot be.
         CheckpointError: the checkpoint cannot be read or converted.
     """
     if (output / "config.json").exists() and not overwrite:
@@ -72,9 +74,7 @@ def convert_checkpoint(
         f"processor: size, mean, deviation of the configuration, {'centre cut out' if clip else 'resized whole'};"
         " how the source resized and cropped is not taken over"
     )
-    try:
-        model.save_pretrained(output)
-        processor.save_pretrained(output)
-    except OSError as error:
-        raise ConfigError(f"{output} cannot be written: {error.strerror or error}. Choose another --output.") from error
+    with replacing(output) as folder:
+        model.save_pretrained(folder)
+        processor.save_pretrained(folder)
     return report

@@ -11,7 +11,7 @@ from math import isfinite
 from typing import Any
 
 from m33d_hf.errors import ConversionError
-from m33d_hf.modeling.configuration_m33d import IMAGENET_MEAN, IMAGENET_STD, M33DConfig
+from m33d_hf.modeling.configuration_m33d import IMAGENET_MEAN, IMAGENET_STD, M33DConfig, rgb_modality
 from m33d_hf.weights.facts import Fact
 from m33d_hf.weights.files import ForeignCheckpoint
 
@@ -65,6 +65,29 @@ def line_on_normalisation(checkpoint: ForeignCheckpoint, config: M33DConfig) -> 
             f"{checkpoint.preprocessor_file} beside them (image_mean, image_std)"
         )
     return f"pictures of {own}: {fact.source}; it cannot be read from the weights"
+
+
+def line_on_own_normalisation(theirs: Mapping[str, Any], config: M33DConfig) -> str | None:
+    """What a report says where a checkpoint of ours was trained with other numbers; None where it was not.
+
+    Args:
+        theirs: config.json of the checkpoint, in which fields as by default may be missing; empty where it has none.
+        config: of the model.
+    """
+    entries = [entry for entry in theirs.get("modalities") or [rgb_modality()] if entry.get("name") == "rgb"]
+    own = next((spec for spec in config.specs if spec.name == "rgb"), None)
+    if not theirs or not entries or own is None:
+        return None
+    words = [
+        _words(mean, std) if mean is not None and std is not None else "no mean and deviation"
+        for mean, std in (
+            (entries[0].get("channel_mean"), entries[0].get("channel_std")),
+            (own.channel_mean, own.channel_std),
+        )
+    ]
+    if words[0] == words[1]:
+        return None
+    return f"pictures: {words[0]} there (config.json), {words[1]} in this model (channel_mean, channel_std of rgb)"
 
 
 def _words(mean: Any, std: Any) -> str:

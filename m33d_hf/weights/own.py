@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from m33d_hf.data.files.markers import FINAL, MARKER, damage
 from m33d_hf.data.plural import agree, plural
-from m33d_hf.errors import CheckpointError
+from m33d_hf.errors import CheckpointError, first_line
 from m33d_hf.weights.apply import config_of, convert_state_dict
 from m33d_hf.weights.files import (
     REPOSITORY,
@@ -36,6 +36,8 @@ from m33d_hf.weights.report import ConversionReport
 
 WEIGHTS, INDEX = STANDARD_NAMES[:2]
 CONFIG = "config.json"
+# Of a repository: processors too, so that exports and evaluations see the pictures that the model was saved with.
+_FETCHED = [CONFIG, "model*.safetensors*", "*preprocessor_config.json"]
 
 
 def initialise(
@@ -73,8 +75,13 @@ class OwnCheckpoint:
     config: dict[str, Any]
 
 
-def find_own(init_from: str) -> OwnCheckpoint | None:
+def find_own(init_from: str, ours_alone: bool = False) -> OwnCheckpoint | None:
     """The own checkpoint behind `init_from`; None when it is foreign.
+
+    Args:
+        init_from: path or hub id.
+        ours_alone: whether the caller can use nothing else, so that a hub that does not answer is an error here; other
+            callers ask `load_foreign` next, which says what is wrong.
 
     Raises:
         CheckpointError: a folder or hub id of ours without weights.
@@ -87,7 +94,7 @@ def find_own(init_from: str) -> OwnCheckpoint | None:
         if config.get("model_type") == "m33d" and path.suffix == ".safetensors":
             return OwnCheckpoint((path,), config)
         return None
-    folder = path if path.is_dir() else _fetch(init_from)
+    folder = path if path.is_dir() else _fetch(init_from, ours_alone)
     if folder is None:
         return None
     config = read_config(folder / CONFIG)
@@ -119,26 +126,32 @@ def _refuse_damage(folder: Path) -> None:
         )
 
 
-def _fetch(name: str) -> Path | None:
+def _fetch(name: str, ours_alone: bool) -> Path | None:
     """Local folder of a hub id of ours; None for anything that is no such id (the converters say what it is).
 
     Raises:
-        CheckpointError: a folder that does not exist, see `refuse_missing_folder`.
+        CheckpointError: a folder that does not exist, see `refuse_missing_folder`; with `ours_alone` also a hub that
+            cannot be asked, or that has no such repository.
     """
     match = REPOSITORY.fullmatch(name)
     if not match or Path(name).suffix in WEIGHT_SUFFIXES:
         return None
     refuse_missing_folder(name)
     from huggingface_hub import hf_hub_download, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
 
     repo, revision = match.group("repo", "revision")
     try:
         if read_config(Path(hf_hub_download(repo, CONFIG, revision=revision))).get("model_type") != "m33d":
             return None
-        return Path(snapshot_download(repo, revision=revision, allow_patterns=[CONFIG, "model*.safetensors*"]))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError):
-        return None  # load_foreign asks again and says precisely what is wrong
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=_FETCHED))
+    except (HfHubHTTPError, EntryNotFoundError, OSError) as error:
+        there = isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError)
+        if ours_alone and not there:  # a repository without config.json is one of somebody else's
+            raise CheckpointError(
+                f"{name}: neither an existing file or folder, nor readable from the Hub ({first_line(error)})."
+            ) from error
+        return None
 
 
 def read_weights(files: Sequence[Path]) -> dict[str, Tensor]:

@@ -17,6 +17,7 @@ from m33d_hf.modeling.task_heads_m33d import HEADS
 from m33d_hf.weights.formats.classes import class_obstacle
 from m33d_hf.weights.formats.layout import Weight
 from m33d_hf.weights.matching import PART, Matching, depth_kernel, fit_time, still_positions, time_note
+from m33d_hf.weights.normalisation import line_on_own_normalisation
 
 # Fields that no shape tells but that change what the same weights compute.
 _ARCHITECTURE_FIELDS = (
@@ -44,7 +45,7 @@ _HEADS = {
     "task_fusion": "the fusion of RGB and depth",
     **{part: words for head in HEADS for part, words in head.parts.items()},
 }
-# Part -> the part whose rows are the classes.
+# What weights begin with -> the layer whose rows are the classes.
 _CLASS_HEADS = {part: part for head in HEADS for part in head.class_parts}
 _CLASS_HEADS |= {part: classes for head in HEADS for part, classes in head.class_readers.items()}
 
@@ -68,6 +69,8 @@ class OwnNames(Matching):
         self._check_time()
         self._check_architecture()
         self.decoder_obstacle = self._decoder_obstacle()
+        pictures = line_on_own_normalisation(self.theirs, self.config)
+        self.report.facts += [] if pictures is None else [pictures]
 
     def _check_time(self) -> None:
         """Clips into images and images into clips: by the patch kernels, which a lone weight file has too."""
@@ -132,7 +135,8 @@ class OwnNames(Matching):
         elif part == "depth_prior" and weight is not None and weight.tensor.shape != own.shape:
             self._take_resized(target, weight, own)
         elif part != "m33d":  # a head, of another package too
-            obstacle = self._other_classes(_CLASS_HEADS[part]) if part in _CLASS_HEADS else None
+            classes = next((rows for name, rows in _CLASS_HEADS.items() if target.startswith(f"{name}.")), None)
+            obstacle = None if classes is None else self._other_classes(classes)
             self._take_if_equal(target, own, f"{_HEADS.get(part, part)} is not in the checkpoint", obstacle)
         elif weight is None:
             self._fill_missing(target, own)
@@ -178,7 +182,7 @@ class OwnNames(Matching):
         """Why a classifier cannot be taken, weight and bias together: its rows mean other classes, or it is wider."""
         weight, ours = self.weights.get(f"{head}.weight"), self.targets[f"{head}.weight"]
         if weight is None:
-            return f"{_HEADS[head]} is not in the checkpoint"
+            return f"{_HEADS[head.split('.')[0]]} is not in the checkpoint"
         theirs = weight.tensor
         obstacle = class_obstacle(theirs.shape[0], self.theirs.get("id2label"), ours.shape[0], self.config.id2label)
         if obstacle is None and theirs.shape != ours.shape:

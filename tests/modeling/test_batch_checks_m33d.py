@@ -227,6 +227,19 @@ def test_the_outer_classes_and_the_ignored_one_pass(
     assert output.loss_counts["cross_entropy"] == 1
 
 
+def test_class_255_of_more_classes_is_refused_as_a_label() -> None:
+    """It would pass for a clip without a label, and never be trained; the model may still predict it."""
+    model = M33DForVideoClassification(tiny_config(**CLIP, num_labels=400)).eval()
+    clips = torch.randn(1, 4, 3, 32, 32)
+    for label in (254, 256):
+        assert model(clips, labels=torch.tensor([label])).loss.item() > 1
+    with pytest.raises(LabelError, match="labels hold 255, which says that nothing is labelled, but is also one"):
+        model(clips, labels=torch.tensor([255]))
+    assert model(clips).logits.shape == (1, 400)
+    targets = torch.nn.functional.one_hot(torch.tensor([255]), 400).float()
+    assert model(clips, labels=targets).loss.item() > 1
+
+
 @pytest.mark.parametrize(("cls", "overrides", "pixels", "labels"), CLASSIFIERS)
 def test_class_ids_of_another_integer_type(
     cls: type[Any], overrides: dict[str, Any], pixels: tuple[int, ...], labels: tuple[int, ...]

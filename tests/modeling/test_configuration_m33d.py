@@ -27,6 +27,17 @@ def test_round_trip_keeps_every_field_and_the_order_of_modalities(tmp_path):
     assert loaded.to_dict() == config.to_dict()
 
 
+def test_a_saved_model_of_silog_from_0_metres_still_loads(tmp_path):
+    """Training so is refused, but models that were finished before that predict as ever."""
+    config = tiny_config(depth_loss="silog")
+    config.min_depth = 0.0
+    config.save_pretrained(tmp_path)
+    loaded = M33DConfig.from_pretrained(tmp_path)
+    loaded.check()
+    assert (loaded.depth_loss, loaded.min_depth) == ("silog", 0.0)
+    assert tiny_config(depth_loss="l1", min_depth=0.0).min_depth == 0
+
+
 def test_position_grid_survives_a_change_of_size(tmp_path):
     tiny_config().save_pretrained(tmp_path)
     loaded = M33DConfig.from_pretrained(tmp_path, image_size=[24, 48])
@@ -47,6 +58,13 @@ def test_position_grid_survives_a_change_of_size(tmp_path):
         ({"modalities": both({"maskratio": 0.5})}, "mask_ratio"),
         ({"modalities": both({"masking": "tubes"})}, "tube"),
         ({"modalities": both({"masking": "motion"})}, "requires clips"),
+        (
+            {"num_frames": 4, "tubelet_size": 2, "modalities": [depth_modality(masking="motion")]},
+            "'depth': masking 'motion' follows the motion of RGB",
+        ),
+        ({"depth_loss": "silog", "min_depth": 0.0}, "set min_depth above 0"),
+        ({"id2label": {1: "a", 2: "b"}}, "numbered without gaps from 0"),
+        ({"id2label": {0: "a", 2: "b"}}, "name each from 0 to 1"),
         ({"modalities": [rgb_modality(), rgb_modality()]}, "the same name"),
         ({"modalities": [rgb_modality()], "contrastive_weight": 1.0}, "second input modality"),
         ({"decoder_fusion": "separate"}, "disconnects"),

@@ -89,3 +89,13 @@ def test_arguments_win_over_the_configuration() -> None:
 def test_names_that_are_no_modality(wrong: list[str]) -> None:
     with pytest.raises(ConfigError, match=r"rbg|encoder_modalities"):
         M33DConfig(encoder_modalities=wrong)
+
+
+def test_names_of_encoders_go_beside_the_configuration(tmp_path: Path) -> None:
+    """Without one, from_pretrained puts them into the configuration's field of that name."""
+    M33DModel(tiny_config()).save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match=r"modalities holds 'rgb'.*config=M33DConfig\.from_pretrained"):
+        M33DModel.from_pretrained(tmp_path, modalities=["rgb"])
+    config = M33DConfig.from_pretrained(tmp_path)
+    model = M33DModel.from_pretrained(tmp_path, config=config, modalities=["rgb"])
+    assert list(model.embeddings) == ["rgb"]

@@ -145,6 +145,15 @@ def test_without_spans_phases_count_in_clips_and_padding_says_nothing() -> None:
     assert "start_time" not in found[0][0]
 
 
+def test_a_video_of_which_nothing_could_be_read_has_no_phases() -> None:
+    """Nor do its frames that no clip covers: they have no neighbour to follow."""
+    outputs, mask = SimpleNamespace(logits=torch.zeros(1, 2, 3)), torch.zeros(1, 2, dtype=torch.bool)
+    for length in (8, 10):
+        spans = [[(0, 4), (4, 8)]]
+        found = M33DVideoProcessor().post_process_action_detection(outputs, spans, [length], attention_mask=mask)
+        assert found == [[]]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -200,6 +200,21 @@ def test_bad_arguments_are_named():
         build(tiny_config(modalities=both(UNMASKED, UNMASKED)))
 
 
+def test_features_do_not_depend_on_what_stands_in_holes():
+    """Holes hold anything, NaN included, in the encoder as in pre-training."""
+    model, batch = M33DModel(tiny_config()).eval(), random_batch(tiny_config())
+    hidden = ~batch["depth_mask"]
+    assert hidden.any()
+    given = {"pixel_values": batch["pixel_values"], "depth_mask": batch["depth_mask"]}
+    zeros, nans = (batch["depth_values"].masked_fill(hidden, value) for value in (0.0, float("nan")))
+    with torch.no_grad():
+        zero, nan = (model.extract_features(**given, depth_values=depth) for depth in (zeros, nans))
+        plain = model.extract_features(pixel_values=batch["pixel_values"], depth_values=zeros)
+        states = model(**given, depth_values=nans).last_hidden_state
+    assert torch.equal(zero["depth"], nan["depth"]) and torch.equal(plain["depth"], nan["depth"])
+    assert states.isfinite().all()
+
+
 def test_the_base_model_never_masks_and_takes_other_sizes_and_single_images():
     model = M33DModel(tiny_config()).eval()
     assert model(pixel_values=torch.randn(2, 3, 24, 40)).last_hidden_state.shape == (2, 1 + 15, 32)

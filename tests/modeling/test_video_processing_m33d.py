@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,7 +22,7 @@ from transformers import AutoModelForVideoClassification, AutoVideoProcessor, pi
 import m33d_hf
 from helpers.shared_data import shared
 from helpers.tiny import CLIP, SMALL
-from helpers.videos import numbered_frame, write_video
+from helpers.videos import numbered_frame, turn, write_video
 from m33d_hf.data.augmentation.options import TransformOptions
 from m33d_hf.data.augmentation.transforms import EvaluationTransform
 from m33d_hf.data.loader.loading import frame_indices
@@ -30,7 +31,7 @@ from m33d_hf.errors import ConfigError, CorruptFileError, DataError
 from m33d_hf.modeling.configuration_m33d import IMAGENET_MEAN, IMAGENET_STD, M33DConfig
 from m33d_hf.modeling.preprocessing_m33d import normalize_rgb
 from m33d_hf.modeling.video_processing_m33d import M33DVideoProcessor
-from m33d_hf.modeling.video_reading_m33d import read_video
+from m33d_hf.modeling.video_reading_m33d import probe_video, read_video
 
 
 def clip(frames: int = 4, height: int = 37, width: int = 61) -> np.ndarray:
@@ -95,16 +96,40 @@ def test_files_are_sampled_by_default(tmp_path: Path) -> None:
         processor(tmp_path / "b.mp4")
 
 
-def test_addresses_are_downloaded(tmp_path: Path) -> None:
-    path = write_video(tmp_path / "a.mp4", 12)
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[str]:
+    """Address of a server of the temporary folder."""
     handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        processor = M33DVideoProcessor(size=32, num_frames=4)
-        pixels = processor(f"http://127.0.0.1:{server.server_port}/a.mp4", return_tensors="pt")["pixel_values"]
+        yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
-    expected = evaluated(read_video(path, frame_indices(12, 4, 1), "pyav"), (32, 32))
-    assert (pixels - expected).abs().max() < 0.02
+
+
+@pytest.mark.parametrize("name", ["long.mp4", "short.mp4", "short.mkv", "turned.mp4"])
+def test_an_address_gives_what_the_file_gives(name: str, tmp_path: Path, site: str) -> None:
+    """Too few frames, a header that does not count them, and a picture to be turned included."""
+    path = write_video(tmp_path / name, 12 if name == "long.mp4" else 3, size=(64, 96))
+    if name == "turned.mp4":
+        assert probe_video(turn(path)).orientation != 1
+    processor = M33DVideoProcessor(size=32, num_frames=4, do_center_crop=False, return_metadata=True)
+    here, there = (processor(each, return_tensors="pt") for each in (path, f"{site}/{path.name}?token=1"))
+    assert here["pixel_values"].shape == (1, 4, 3, 32, 32)
+    assert torch.equal(here["pixel_values"], there["pixel_values"])
+    facts = [batch["video_metadata"][0] for batch in (here, there)]
+    assert facts[0].timestamps == facts[1].timestamps
+    assert [each.total_num_frames for each in facts] == [12 if name == "long.mp4" else 3] * 2
+
+
+def test_addresses_without_a_video_are_named(tmp_path: Path, site: str) -> None:
+    (tmp_path / "page.mp4").write_text("<html>nothing here</html>")
+    processor = M33DVideoProcessor(size=32, num_frames=4)
+    with pytest.raises(CorruptFileError, match=r"^http://127.*/none\.mp4: cannot be downloaded .*404"):
+        processor(f"{site}/none.mp4")
+    with pytest.raises(CorruptFileError, match=r"^http://127.*/page\.mp4: "):
+        processor(f"{site}/page.mp4")
+    with pytest.raises(CorruptFileError, match="cannot be downloaded"):
+        processor("http://127.0.0.1:9/a.mp4")
 
 
 def test_options(tmp_path: Path) -> None:

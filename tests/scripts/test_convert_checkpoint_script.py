@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from transformers import VideoMAEConfig, VideoMAEForVideoClassification
 
 from helpers.foreign import CLIP_SIZES, original_mae, tiny_videomae, tiny_vitmae
@@ -34,6 +35,32 @@ def test_mae_file_to_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
     assert main(arguments) == 1
     assert "--overwrite" in capsys.readouterr().err
+
+
+def test_a_full_disk_leaves_what_was_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A half folder would pass for a checkpoint, and with --overwrite the old model would be lost as well."""
+    tiny_videomae().save_pretrained(tmp_path / "in")
+    arguments = ["--input", str(tmp_path / "in"), "--output", str(tmp_path / "out")]
+
+    def full(self: object, folder: Path) -> None:
+        (folder / "model.safetensors").write_bytes(b"half")
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(M33DForPreTraining, "save_pretrained", full)
+        assert main(arguments) == 1
+        assert "No space left on device" in capsys.readouterr().err
+        assert [path.name for path in tmp_path.iterdir()] == ["in"]
+    assert main(arguments) == 0
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    assert {"config.json", "model.safetensors", "video_preprocessor_config.json"} <= before.keys()
+    with monkeypatch.context() as patched:
+        patched.setattr(M33DForPreTraining, "save_pretrained", full)
+        assert main([*arguments, "--overwrite"]) == 1
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+    assert main([*arguments, "--overwrite"]) == 0
 
 
 def test_transformers_folder_needs_no_overrides(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -300,6 +300,37 @@ def test_a_classifier_is_taken_for_the_same_classes_only(tmp_path: Path) -> None
         assert all(reason in text for text in report.new.values())
 
 
+def test_a_segmentation_classifier_is_taken_for_the_same_classes_only(tmp_path: Path) -> None:
+    base = config_of("rooms/pretrain_stage2").to_dict()
+    sizes = {key: base[key] for key in ("hidden_size", "intermediate_size", "num_hidden_layers", "modalities")}
+
+    def config(names: list[str]) -> M33DConfig:
+        labels = {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
+        return M33DConfig(**sizes, num_attention_heads=4, image_size=32, segmentation_head_width=8, **labels)
+
+    M33DForSemanticSegmentation(config(["wall", "floor"])).save_pretrained(tmp_path)
+    same = initialise(fresh(config(["wall", "floor"]), M33DForSemanticSegmentation), tmp_path)
+    assert not same.new
+    other = initialise(fresh(config(["floor", "wall"]), M33DForSemanticSegmentation), tmp_path)
+    rows = {"segmentation_head.classifier.weight", "segmentation_head.classifier.bias"}
+    assert set(other.new) == rows == set(other.ignored)
+    assert set(other.new.values()) == {"the checkpoint has the same classes in another order"}
+
+
+def test_another_normalisation_of_pictures_is_told(tmp_path: Path) -> None:
+    config = config_of("rooms/pretrain_stage2")
+    entries = [
+        {**entry, "channel_mean": [0.5] * 3, "channel_std": [0.5] * 3} if entry["name"] == "rgb" else entry
+        for entry in config.modalities or []
+    ]
+    saved(tmp_path, M33DConfig(**{**config.to_dict(), "modalities": entries}))
+    report = initialise(fresh(config), tmp_path)
+    told = "pictures: mean [0.5, 0.5, 0.5] and deviation [0.5, 0.5, 0.5] there (config.json), mean [0.485,"
+    assert [line for line in report.facts if line.startswith(told)] and told in report.summary_by_part()
+    saved(tmp_path, config)
+    assert not initialise(fresh(config), tmp_path).facts
+
+
 def test_detection_starts_from_the_first_stage_and_back(tmp_path: Path) -> None:
     torch.manual_seed(1)
     M33DForVideoClassification(clip_config(["cut", "knot"])).save_pretrained(tmp_path / "one")

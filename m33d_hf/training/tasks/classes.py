@@ -51,10 +51,11 @@ def training_classes(args: RunArguments, config: M33DConfig) -> list[str]:
 
     Raises:
         ConfigError: a source without clip labels, or `model.num_labels` that is not their number.
-        DataError: two classes of one name.
+        DataError: two classes of one name, or too many.
     """
     given = class_names(args.model.get("id2label"))
     if given is not None:
+        _check_number(given, "model.id2label")
         return given
     names = build_run_source(clip_arguments(args, config), config, train=not args.eval_only).action_names
     if names is None:
@@ -74,11 +75,12 @@ def training_classes(args: RunArguments, config: M33DConfig) -> list[str]:
 
 
 def check_class_names(names: Sequence[str], source: str) -> None:
-    """Refuse classes with the same name.
+    """Refuse classes with the same name, and more of them than labels can tell apart.
 
     Raises:
-        DataError: two names that are equal, ignoring surrounding spaces.
+        DataError: two names that are equal, ignoring surrounding spaces, or too many.
     """
+    _check_number(names, f"source {source!r}")
     seen: dict[str, int] = {}
     for number, name in enumerate(names):
         if name.strip() in seen:
@@ -87,6 +89,16 @@ def check_class_names(names: Sequence[str], source: str) -> None:
                 "class needs its own name. Correct the class list."
             )
         seen[name.strip()] = number
+
+
+def _check_number(names: Sequence[str], where: str) -> None:
+    """Refuse classes beyond `IGNORE_INDEX`: that one would be taken for clips without a label, in loss and metrics."""
+    if len(names) > IGNORE_INDEX:
+        raise DataError(
+            f"{where}: {len(names)} classes, but at most {IGNORE_INDEX} can be trained and scored (0 to "
+            f"{IGNORE_INDEX - 1}; {IGNORE_INDEX} says that a clip has no label). Use fewer classes, for example by "
+            "leaving out or joining rare ones."
+        )
 
 
 def check_same_classes(names: Sequence[str], dataset: SampleDataset, what: str) -> None:

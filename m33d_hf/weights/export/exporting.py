@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from m33d_hf.data.staged_folder import refuse_existing, staged
 from m33d_hf.errors import ConfigError, ExportError
+from m33d_hf.weights.export.export_report import write_report
 from m33d_hf.weights.export.graphs import output_name, write_program
 from m33d_hf.weights.export.obstacles import refuse_obstacles
 from m33d_hf.weights.export.onnx_files import OPSET, OPSETS, write_onnx
 from m33d_hf.weights.export.source import Source, load_source
-from m33d_hf.weights.export.staging import refuse_existing, staged, write_report
 from m33d_hf.weights.export.stock import write_transformers
 from m33d_hf.weights.export.timm_names import write_timm
 

@@ -15,8 +15,8 @@ from torch.export import Dim, ExportedProgram
 
 from m33d_hf.errors import ExportError
 from m33d_hf.weights.export.agreement import Difference, demand, difference, plain, random_depth, random_pixels
+from m33d_hf.weights.export.export_report import versions
 from m33d_hf.weights.export.source import CLASSIFIER, DETECTOR, TASK_MODELS, Source
-from m33d_hf.weights.export.staging import versions
 
 PROGRAM = "model.pt2"
 Inputs = dict[str, Tensor]

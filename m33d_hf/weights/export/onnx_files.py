@@ -13,6 +13,7 @@ from torch import Tensor
 
 from m33d_hf.errors import ExportError, MissingDependencyError, first_line
 from m33d_hf.weights.export.agreement import Difference, demand, difference, plain
+from m33d_hf.weights.export.export_report import versions
 from m33d_hf.weights.export.graphs import (
     Inputs,
     build_program,
@@ -24,7 +25,6 @@ from m33d_hf.weights.export.graphs import (
     tried_shapes,
 )
 from m33d_hf.weights.export.source import Source
-from m33d_hf.weights.export.staging import versions
 
 FULL, HALF = "model.onnx", "model_fp16.onnx"
 OPSET = 20

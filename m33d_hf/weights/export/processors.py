@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from m33d_hf.errors import M33DError
 from m33d_hf.modeling.image_processing_m33d import M33DImageProcessorPil
 from m33d_hf.modeling.video_processing_m33d import M33DVideoProcessor
 from m33d_hf.weights.export.source import Source
@@ -43,12 +44,22 @@ def write_processors(source: Source, folder: Path) -> dict[str, Any]:
             f"stock processors use all frames passed to them; ours samples {own.num_frames} frames of a video, "
             f"frame_stride {own.frame_stride}, clip_sampling {own.clip_sampling!r}"
         )
-    if fields.get("do_center_crop"):
+    if fields["do_center_crop"] and fields["do_resize"] and fields["size"].get("shortest_edge"):
         notes.append(
             "ours rounds the longer side to the nearest pixel before the centre crop, but transformers rounds down: "
             "where these differ the crop may be shifted by half a pixel"
         )
     measured = [each for processor in written for each in _measure(source, own, processor)]
+    other = next((each for each in measured if "sizes" in each), None)
+    if other is not None:
+        for name in (IMAGE_FILE, VIDEO_FILE):
+            (folder / name).unlink(missing_ok=True)
+        ours, stock = other["sizes"]
+        obstacle = (
+            f"a picture of {other['picture']} becomes {ours} with ours and {stock} with {other['processor']}, whose "
+            "fields cannot say the same: prepare pictures with ours"
+        )
+        return {"written": [], "notes": [*notes, obstacle]}
     return {"written": [type(each).__name__ for each in written], "notes": notes, "differences": measured}
 
 
@@ -67,17 +78,43 @@ def _fields(own: Any) -> tuple[dict[str, Any], str | None]:
     size = {name: value for name, value in dict(own.size).items() if value}
     if getattr(own, "do_pad", False):
         return {}, "pictures are padded with mid-grey, which stock processors do not support: prepare them with ours"
-    if not own.do_center_crop:
-        return shared | {"size": size, "do_center_crop": False}, None
-    sides = {size["height"], size["width"]} if "height" in size else {size.get("shortest_edge")}
-    if len(sides) > 1 or None in sides:
+    crop = _crop(own, size)
+    if not own.do_center_crop or crop is None:
+        return _whole(own, shared, size)
+    if not own.do_resize or not _covers(size, crop):  # cut out of what stock processors resize alike, or of the picture
+        return shared | {"size": size, "do_center_crop": True, "crop_size": crop}, None
+    if crop["height"] != crop["width"]:
         return {}, (
             f"pictures are scaled to cover {size} and cropped to it, which stock processors support only for "
             "squares: prepare them with ours"
         )
-    side = int(sides.pop())  # type: ignore[arg-type]
-    crop = {"height": side, "width": side}
-    return shared | {"size": {"shortest_edge": side}, "do_center_crop": True, "crop_size": crop}, None
+    return shared | {"size": {"shortest_edge": crop["height"]}, "do_center_crop": True, "crop_size": crop}, None
+
+
+def _whole(own: Any, shared: dict[str, Any], size: dict[str, int]) -> tuple[dict[str, Any], str | None]:
+    """Fields where nothing is cut off."""
+    if isinstance(own, M33DVideoProcessor) and own.do_resize and set(size) == {"shortest_edge"}:
+        size = dict.fromkeys(("height", "width"), size["shortest_edge"])  # ours means a square
+    return shared | {"size": size, "do_center_crop": False}, None
+
+
+def _crop(own: Any, size: dict[str, int]) -> dict[str, int] | None:
+    """Height and width that are cut out of the middle; None where nothing says so."""
+    if own.crop_size is not None:
+        stated = {name: value for name, value in dict(own.crop_size).items() if value}
+        if {"height", "width"} <= set(stated):
+            return {name: int(stated[name]) for name in ("height", "width")}
+    if not own.do_resize:
+        return None
+    if {"height", "width"} <= set(size):
+        return {name: int(size[name]) for name in ("height", "width")}
+    return dict.fromkeys(("height", "width"), int(size["shortest_edge"])) if set(size) == {"shortest_edge"} else None
+
+
+def _covers(size: dict[str, int], crop: dict[str, int]) -> bool:
+    """Whether the crop is the size, which ours scales pictures to cover, without distortion."""
+    side = size.get("shortest_edge")
+    return crop == ({"height": side, "width": side} if set(size) == {"shortest_edge"} else size)
 
 
 def _measure(source: Source, own: Any, stock: Any) -> list[dict[str, Any]]:
@@ -88,16 +125,17 @@ def _measure(source: Source, own: Any, stock: Any) -> list[dict[str, Any]]:
         picture = generator.integers(0, 256, shape, dtype=np.uint8)
         frames = [picture] * (source.config.num_frames if source.config.is_clip_model else 1)
         given: Any = [frames] if source.config.is_clip_model else frames
-        both = [_pixels(each, given) for each in (own, stock)]
-        off = (both[0] - both[1]).abs()
-        found.append(
-            {
-                "processor": type(stock).__name__,
-                "picture": list(shape[:2]),
-                "largest": float(off.max()),
-                "share": float((off > 1e-5).double().mean()),
-            }
-        )
+        about: dict[str, Any] = {"processor": type(stock).__name__, "picture": list(shape[:2])}
+        try:
+            ours = _pixels(own, given)
+        except M33DError:  # a crop that sticks out of this picture: ours refuses it, there is nothing to compare
+            continue
+        theirs = _pixels(stock, given)
+        if ours.shape != theirs.shape:
+            found.append(about | {"sizes": [list(each.shape[-2:]) for each in (ours, theirs)]})
+            continue
+        off = (ours - theirs).abs()
+        found.append(about | {"largest": float(off.max()), "share": float((off > 1e-5).double().mean())})
     return found
 
 

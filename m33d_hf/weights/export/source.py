@@ -11,11 +11,12 @@ from torch import Tensor, nn
 
 import m33d_hf
 from m33d_hf.data.plural import agree, plural
-from m33d_hf.errors import CheckpointError, ExportError
+from m33d_hf.errors import CheckpointError, ExportError, M33DError, first_line
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.modeling.encoder_m33d import M33DEmbeddings, M33DEncoder, as_clip
 from m33d_hf.modeling.modeling_m33d import GLOBAL, M33DModel
 from m33d_hf.modeling.task_heads_m33d import HEADS
+from m33d_hf.weights.files import read_safetensors
 from m33d_hf.weights.own import find_own
 
 CLASSIFIER = "M33DForVideoClassification"
@@ -85,7 +86,7 @@ def load_source(name: str) -> Source:
         CheckpointError: no model of ours, or its weights are missing or incomplete.
         ExportError: its configuration names no class of ours, or an encoder without RGB.
     """
-    own = find_own(name)
+    own = find_own(name, ours_alone=True)
     if own is None or not own.config:
         raise CheckpointError(
             f"{name}: not a folder (or Hub id) of a model of this package; pass the output folder of a run, where "
@@ -98,15 +99,22 @@ def load_source(name: str) -> Source:
         raise ExportError(f"{folder / 'config.json'}: architectures is {named}; expected one of {', '.join(CLASSES)}.")
     if named[0] not in TASK_MODELS and "rgb" not in [spec.name for spec in config.input_specs]:
         raise ExportError(f"{name} has no RGB encoder (modalities); of encoders, only that of RGB can be exported.")
+    for file in own.files:
+        read_safetensors(file)  # says what is wrong with a damaged one; transformers lets its library's errors out
     own_arguments = {"modalities": ["rgb"]} if named[0] == ENCODERS else {}
-    model, told = getattr(m33d_hf, named[0]).from_pretrained(
-        folder,
-        config=config,
-        dtype=torch.float32,
-        attn_implementation="sdpa",
-        output_loading_info=True,
-        **own_arguments,
-    )
+    try:
+        model, told = getattr(m33d_hf, named[0]).from_pretrained(
+            folder,
+            config=config,
+            dtype=torch.float32,
+            attn_implementation="sdpa",
+            output_loading_info=True,
+            **own_arguments,
+        )
+    except M33DError:
+        raise
+    except (RuntimeError, OSError) as error:
+        raise CheckpointError(f"{name}: its weights do not fit its config.json ({first_line(error)}).") from error
     if told["missing_keys"]:
         missing = sorted(told["missing_keys"])
         raise CheckpointError(

@@ -12,10 +12,10 @@ from transformers import VideoMAEConfig, VideoMAEForVideoClassification, VideoMA
 from m33d_hf.errors import ExportError
 from m33d_hf.weights.export.agreement import Difference, both_precisions, demand, plain
 from m33d_hf.weights.export.encoder_weights import positions, prefix_token, side_or_sides, transformers_encoder
+from m33d_hf.weights.export.export_report import versions
 from m33d_hf.weights.export.obstacles import refuse_obstacles
 from m33d_hf.weights.export.processors import write_processors
 from m33d_hf.weights.export.source import CLASSIFIER, Source
-from m33d_hf.weights.export.staging import versions
 
 # nn.LayerNorm's own epsilon, which VideoMAEForVideoClassification uses for the norm of the pooled features.
 _POOLED_EPS = nn.LayerNorm(1).eps

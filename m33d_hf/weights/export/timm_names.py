@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,9 @@ from torch import Tensor, nn
 from m33d_hf.errors import MissingDependencyError
 from m33d_hf.weights.export.agreement import both_precisions, demand, plain
 from m33d_hf.weights.export.encoder_weights import positions, prefix_token, side_or_sides, timm_encoder
+from m33d_hf.weights.export.export_report import versions
 from m33d_hf.weights.export.obstacles import refuse_obstacles
 from m33d_hf.weights.export.source import Source
-from m33d_hf.weights.export.staging import versions
 
 WEIGHTS = "model.safetensors"
 BATCHES = (1, 3)
@@ -77,13 +78,21 @@ def _arguments(source: Source) -> dict[str, Any]:
         "embed_dim": config.hidden_size,
         "depth": config.num_hidden_layers,
         "num_heads": config.num_attention_heads,
-        "mlp_ratio": config.intermediate_size / config.hidden_size,
+        "mlp_ratio": mlp_ratio(config.hidden_size, config.intermediate_size),
         "qkv_bias": config.qkv_bias,
         "class_token": prefix_token(source) is not None,
         "no_embed_class": config.num_register_tokens > 0,
         "reg_tokens": config.num_register_tokens,
         "final_norm": source.encoder.layernorm is not None,
     }
+
+
+def mlp_ratio(hidden: int, inner: int) -> float:
+    """The ratio of which timm's `int(hidden * ratio)` gives the inner width back; the quotient may come out below."""
+    ratio = inner / hidden
+    while int(hidden * ratio) < inner:
+        ratio = math.nextafter(ratio, math.inf)
+    return ratio
 
 
 def build_timm(arguments: dict[str, Any], layer_norm_eps: float) -> nn.Module:

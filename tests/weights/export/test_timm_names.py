@@ -15,7 +15,7 @@ from helpers.tiny import MULTIMAE
 from m33d_hf import M33DForDepthEstimation, M33DForPreTraining, M33DForSemanticSegmentation, M33DForVideoClassification
 from m33d_hf.errors import ExportError, MissingDependencyError
 from m33d_hf.weights.export import export_model
-from m33d_hf.weights.export.timm_names import build_timm
+from m33d_hf.weights.export.timm_names import build_timm, mlp_ratio
 
 CASES: list[tuple[type, dict[str, Any]]] = [
     (M33DForSemanticSegmentation, {"num_labels": 5}),
@@ -60,6 +60,15 @@ def test_a_plain_encoder_fits_a_model_that_timm_knows_by_name(tmp_path: Path) ->
     with torch.no_grad():
         found, expected = theirs(picture), own.m33d(pixel_values=picture).last_hidden_state
     assert float((found - expected).abs().max() / expected.abs().max()) < 1e-4
+
+
+def test_timm_gets_every_inner_width_back() -> None:
+    """It computes int(hidden * ratio), and 28 * (244 / 28) is a little less than 244."""
+    assert int(28 * (244 / 28)) == 243
+    for hidden in range(4, 200, 4):
+        for inner in range(1, 1000, 3):
+            assert int(hidden * mlp_ratio(hidden, inner)) == inner
+    assert mlp_ratio(192, 768) == 4.0
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ def load_first_stage(args: RunArguments) -> tuple[M33DForVideoActionDetection, C
             f"{NO_FIRST_STAGE}: set --init_from to the output folder of run_video_classification.py, "
             "trained on clips of the same phases."
         )
-    own = find_own(args.init_from)
+    own = find_own(args.init_from, ours_alone=True)
     if own is None or not own.config:
         raise CheckpointError(
             f"{args.init_from} is not an output folder of this package; the second stage starts from the output folder "
