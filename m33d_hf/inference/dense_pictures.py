@@ -22,6 +22,7 @@ from m33d_hf.training.tasks.building import config_of
 from m33d_hf.training.tasks.dense import JUDGED, DenseTask
 from m33d_hf.visualization.canvas import save_figure
 from m33d_hf.visualization.dense import depth_error_figure, depth_figure, iou_figure, segmentation_figure
+from m33d_hf.weights.files import whole_weights
 
 DENSE_TASKS = ("semantic_segmentation", "depth_estimation")
 _IOU = "eval/iou/"
@@ -93,7 +94,8 @@ def _names(folders: Sequence[Path]) -> list[str]:
 def _model(folder: Path, task: Any) -> Any:
     if not (folder / "config.json").is_file():
         raise CheckpointError(f"{folder} holds no model (config.json); the run has not finished.")
-    return place(task.model_class.from_pretrained(folder), "cpu").eval()
+    with whole_weights(folder):
+        return place(task.model_class.from_pretrained(folder), "cpu").eval()
 
 
 def _check_comparable(folders: Sequence[Path], runs: Sequence[RunArguments], models: Sequence[Any]) -> None:

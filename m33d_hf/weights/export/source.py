@@ -16,6 +16,7 @@ from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.modeling.encoder_m33d import M33DEmbeddings, M33DEncoder, as_clip
 from m33d_hf.modeling.modeling_m33d import GLOBAL, M33DModel
 from m33d_hf.modeling.task_heads_m33d import HEADS
+from m33d_hf.weights.files import whole_weights
 from m33d_hf.weights.own import find_own
 
 CLASSIFIER = "M33DForVideoClassification"
@@ -99,14 +100,15 @@ def load_source(name: str) -> Source:
     if named[0] not in TASK_MODELS and "rgb" not in [spec.name for spec in config.input_specs]:
         raise ExportError(f"{name} has no RGB encoder (modalities); of encoders, only that of RGB can be exported.")
     own_arguments = {"modalities": ["rgb"]} if named[0] == ENCODERS else {}
-    model, told = getattr(m33d_hf, named[0]).from_pretrained(
-        folder,
-        config=config,
-        dtype=torch.float32,
-        attn_implementation="sdpa",
-        output_loading_info=True,
-        **own_arguments,
-    )
+    with whole_weights(name):
+        model, told = getattr(m33d_hf, named[0]).from_pretrained(
+            folder,
+            config=config,
+            dtype=torch.float32,
+            attn_implementation="sdpa",
+            output_loading_info=True,
+            **own_arguments,
+        )
     if told["missing_keys"]:
         missing = sorted(told["missing_keys"])
         raise CheckpointError(
