@@ -12,6 +12,7 @@ import torch
 from m33d_hf.acceleration import place
 from m33d_hf.data.plural import plural
 from m33d_hf.errors import CheckpointError, ConfigError, DataError
+from m33d_hf.inference.label_curves import shortest_ends
 from m33d_hf.inference.reconstruction_pictures import run_arguments
 from m33d_hf.modeling.tasks_m33d import M33DForDepthEstimation, M33DForSemanticSegmentation
 from m33d_hf.training.recipe.arguments import RunArguments
@@ -86,9 +87,9 @@ def _refuse_others(task: Any) -> None:
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
-    """The folders' own names, with their parents' where two are called alike."""
-    names = [folder.resolve().name for folder in folders]
-    return names if len(set(names)) == len(names) else ["/".join(folder.resolve().parts[-2:]) for folder in folders]
+    """The folders' own names, with those above them where two are called alike."""
+    ends = shortest_ends(list(dict.fromkeys(folder.resolve() for folder in folders)))
+    return [ends[folder.resolve()] for folder in folders]
 
 
 def _model(folder: Path, task: Any) -> Any:
