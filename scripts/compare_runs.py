@@ -24,7 +24,7 @@ def main(argv: list[str] | None = None) -> int:
         from m33d_hf.experiments.run_comparison import compare_runs
 
         lines, written = compare_runs(options.runs, options.output)
-    except M33DError as error:
+    except (M33DError, OSError) as error:  # a folder that may not be written, a full disk
         print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
         return 2
     print("\n".join([*lines, *map(str, written)]))

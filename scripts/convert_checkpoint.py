@@ -99,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         overrides = _overrides(given.config_overrides)
         folder = (given.input, given.output)
         report = convert_checkpoint(*folder, options, stated, overrides, given.overwrite, given.task)
-    except M33DError as error:
+    except (M33DError, OSError) as error:  # a folder that may not be written, a full disk
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(report.summary())

@@ -85,7 +85,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         from m33d_hf.errors import ConfigError
         from m33d_hf.inference.case_videos import check_cameras_known
-        from m33d_hf.inference.detection_files import detect_all, find_videos
+        from m33d_hf.inference.detection_files import check_output, detect_all, find_videos
         from m33d_hf.inference.loading import usable_device
         from m33d_hf.inference.review.writing import Exports
         from m33d_hf.inference.sharding import launched_place, rank_share
@@ -102,12 +102,14 @@ def main(argv: list[str] | None = None) -> int:
         videos = {name: found[name] for name in rank_share(sorted(found), place.rank, place.world_size)}
         device = usable_device(args.device, place.local_rank)
         exports = Exports(args.output, args.export, args.truth, sorted(found))
+        check_output(args.output)
         options = {"device": device, "batch_size": args.batch_size, "precision": args.precision}
         detector = ActionDetector.from_pretrained(args.model, **options)
         check_cameras_known(found, detector.model.config.temporal_cameras)
         _check_depth(args, detector.model.task_inputs)
+        exports.check(detector.names, found, args.fps)
         failed = detect_all(detector, videos, args.output, args.fps, exports.write)
-    except M33DError as error:
+    except (M33DError, OSError) as error:  # a disk that fills up later
         print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
         return 2
     return 0 if not failed else (1 if len(failed) < len(videos) else 2)
@@ -170,6 +172,7 @@ def _refuse(args: argparse.Namespace, way: str, names: tuple[str, ...]) -> None:
 
 def _follow(args: argparse.Namespace) -> int:
     from m33d_hf.errors import ConfigError
+    from m33d_hf.inference.detection_files import check_output
     from m33d_hf.inference.loading import usable_device
     from m33d_hf.inference.sharding import launched_place
     from m33d_hf.inference.streaming.files import FollowOptions, follow_to_files
@@ -191,6 +194,7 @@ def _follow(args: argparse.Namespace) -> int:
     words = stream_options(args.stream_options), args.stream_format, camera_offsets(args.offsets)
     options = FollowOptions(source, args.output, args.timeout, args.resume, *words, args.wait)
     device = usable_device(args.device, place.local_rank)
+    check_output(args.output)
     detector = ActionDetector.from_pretrained(args.model, device=device, precision=args.precision)
     if set(detector.model.task_inputs) > {"rgb"}:
         told = "the model sees RGB and depth; a live feed has no depth, and it looks at RGB alone here"

@@ -82,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         options = ExportOptions(given.opset, not given.no_fp16, given.inputs)
         report = export_model(given.input, given.output, given.to, options)
-    except M33DError as error:
+    except (M33DError, OSError) as error:  # a folder that may not be written, a full disk
         print(f"error: {error}", file=sys.stderr)
         return 1
     print("\n".join(_lines(report)))

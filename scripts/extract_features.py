@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
             folders = task.extract(args, build_model(args, task))
             if accelerator.is_main_process:
                 print("\n".join(f"features are in {folder}" for folder in folders))
-    except M33DError as error:
+    except (M33DError, OSError) as error:  # a folder that may not be written, a full disk
         print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
         return ERROR
     return 0

@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = _parser().parse_args(argv)
     try:
         return _run(given)
-    except M33DError as error:
+    except (M33DError, OSError) as error:  # a folder that may not be written, a full disk
         print(f"error: {error}", file=sys.stderr)
         return 1
 

@@ -63,7 +63,7 @@ def main(argv: list[str] | None = None) -> int:
             text = json.dumps(told, indent=2)
             write_text_atomically(Path(args.output_dir) / "probe.json", text + "\n")
             print(text, flush=True)
-    except M33DError as error:
+    except (M33DError, OSError) as error:  # a folder that may not be written, a full disk
         print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
         return ERROR
     return 0

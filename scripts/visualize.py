@@ -48,7 +48,7 @@ def main(argv: list[str] | None = None) -> int:
             paths = save_pictures(folders[0], output, run_arguments(folders[0], *given), options.samples)
         else:
             paths = save_dense_pictures(folders, output, options.samples, *given)
-    except M33DError as error:
+    except (M33DError, OSError) as error:  # a folder that may not be written, a full disk
         print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
         return 2
     print("\n".join(str(path) for path in paths))

@@ -96,11 +96,13 @@ class BestPublisher:
     def _take(self, folder: Path) -> str | None:
         """Write what is to be sent, and have it sent; returns why that could not be done."""
         self._folder, name = folder, _name_of(folder)
-        place = Path(tempfile.mkdtemp(prefix="m33d-publish-"))
+        place: Path | None = None
         try:
+            place = Path(tempfile.mkdtemp(prefix="m33d-publish-"))  # fails, too, where the disk is full
             words = write(folder, self.options, place).kind.words
         except Exception as error:  # of whatever kind: a run of days must not end by it
-            shutil.rmtree(place, ignore_errors=True)
+            if place is not None:
+                shutil.rmtree(place, ignore_errors=True)
             self._missing = (name, _said(error))
             return _said(error)
         with self._lock:

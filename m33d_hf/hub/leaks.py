@@ -7,6 +7,7 @@ import os
 import re
 import socket
 from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ _LONG = 8  # shorter ones occur in the bytes of weights by chance
 _PUBLIC = ("recipe", "method", "hub.")
 _BYTES = {".safetensors", ".png", ".mp4"}
 _PIECE = 1 << 24
+_PACKAGE = Path(__file__).resolve().parents[1]
+_CODE = _PACKAGE / "modeling"
 
 
 def secrets_of(arguments: Mapping[str, Any], *folders: Path) -> set[str]:
@@ -51,22 +54,55 @@ def secrets_of(arguments: Mapping[str, Any], *folders: Path) -> set[str]:
 
 
 def refuse_leaks(folder: Path, secrets: Iterable[str]) -> None:
-    """Search every file, weights included.
+    """Search every file, weights included; in the package's own files for tokens alone.
 
     Raises:
         HubError: naming the file and what kind of thing it is; a token is not repeated.
     """
-    words = [word.encode() for word in secrets]
+    patterns = {word.encode(): _pattern(word) for word in secrets}
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        own = _is_own(path)
         for piece in _pieces(path):
             if _TOKENS.search(piece):
                 raise HubError(f"{path.relative_to(folder)} holds what looks like an access token; nothing was sent.")
-            for word in words:
-                if word in piece and (len(word) >= _LONG or path.suffix not in _BYTES):
+            for word, pattern in () if own else patterns.items():
+                told = word in piece and pattern.search(piece) is not None  # the first is a hundred times faster
+                if told and (len(word) >= _LONG or path.suffix not in _BYTES):
                     raise HubError(
                         f"{path.relative_to(folder)} names {word.decode()!r}, which belongs to this machine or its "
                         "data; nothing was sent. Take it out of the file that it comes from (class names, notes)."
                     )
+
+
+def _pattern(word: str) -> re.Pattern[bytes]:
+    """How a secret is searched: a path within others, a name as a whole word.
+
+    A folder of one name, such as /data, is none that other paths only end with. A name that this package's own texts
+    have as a word ("camera", "student") is nobody's as such; it tells something in a path or an address.
+    """
+    found = re.escape(word.encode())
+    if "/" in word or "\\" in word:
+        several = len([part for part in re.split(r"[/\\]", word) if part]) > 1
+        return re.compile(found if several else rb"(?<![\w.~-])" + found + rb"(?![\w-])")
+    whole = rb"(?<!\w)" + found + rb"(?!\w)"
+    if re.search(whole, _own_texts()) is None:
+        return re.compile(whole)
+    return re.compile(rb"[/\\]" + found + rb"[/\\]|(?<!\w)" + found + rb"@|@" + found + rb"(?!\w)")
+
+
+@cache
+def _own_texts() -> bytes:
+    """What this package itself says, in its code and its cards."""
+    texts = [path for path in sorted(_PACKAGE.rglob("*")) if path.suffix in (".py", ".md", ".yaml")]
+    return b"\n".join(path.read_bytes() for path in texts)
+
+
+def _is_own(path: Path) -> bool:
+    """Whether a file is as this package has it for everybody: its licence, or code that is copied along."""
+    if path.name == "LICENSE":
+        return True
+    own = _PACKAGE / "model_cards" / "endpoint_handler.py" if path.name == "handler.py" else _CODE / path.name
+    return path.suffix == ".py" and own.is_file() and own.read_bytes() == path.read_bytes()
 
 
 def _pieces(path: Path) -> Iterable[bytes]:

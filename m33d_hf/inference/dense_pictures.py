@@ -12,6 +12,7 @@ import torch
 from m33d_hf.acceleration import place
 from m33d_hf.data.plural import plural
 from m33d_hf.errors import CheckpointError, ConfigError, DataError
+from m33d_hf.inference.label_curves import shortest_ends
 from m33d_hf.inference.reconstruction_pictures import run_arguments
 from m33d_hf.modeling.tasks_m33d import M33DForDepthEstimation, M33DForSemanticSegmentation
 from m33d_hf.training.recipe.arguments import RunArguments
@@ -22,6 +23,7 @@ from m33d_hf.training.tasks.building import config_of
 from m33d_hf.training.tasks.dense import JUDGED, DenseTask
 from m33d_hf.visualization.canvas import save_figure
 from m33d_hf.visualization.dense import depth_error_figure, depth_figure, iou_figure, segmentation_figure
+from m33d_hf.weights.files import whole_weights
 
 DENSE_TASKS = ("semantic_segmentation", "depth_estimation")
 _IOU = "eval/iou/"
@@ -85,15 +87,16 @@ def _refuse_others(task: Any) -> None:
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
-    """The folders' own names, with their parents' where two are called alike."""
-    names = [folder.resolve().name for folder in folders]
-    return names if len(set(names)) == len(names) else ["/".join(folder.resolve().parts[-2:]) for folder in folders]
+    """The folders' own names, with those above them where two are called alike."""
+    ends = shortest_ends(list(dict.fromkeys(folder.resolve() for folder in folders)))
+    return [ends[folder.resolve()] for folder in folders]
 
 
 def _model(folder: Path, task: Any) -> Any:
     if not (folder / "config.json").is_file():
         raise CheckpointError(f"{folder} holds no model (config.json); the run has not finished.")
-    return place(task.model_class.from_pretrained(folder), "cpu").eval()
+    with whole_weights(folder):
+        return place(task.model_class.from_pretrained(folder), "cpu").eval()
 
 
 def _check_comparable(folders: Sequence[Path], runs: Sequence[RunArguments], models: Sequence[Any]) -> None:

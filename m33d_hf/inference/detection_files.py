@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -27,6 +28,22 @@ SEGMENT_COLUMNS = (
     "segment", "phase", "start_frame", "end_frame", "start_time", "end_time", "mean_probability", "readable", "note",
 )  # fmt: skip
 CLIP_COLUMNS = ("clip", "start_frame", "end_frame", "start_time", "end_time", "readable", "phase", "clipwise_phase")
+
+
+def check_output(folder: Path) -> None:
+    """Make a folder and write to it once: hours of detection must not end at the first file.
+
+    Raises:
+        ConfigError: it is a file, may not be written to, or is on a disk without room.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(4096))
+    except OSError as error:
+        raise ConfigError(
+            f"--output {folder} cannot be used: {error.strerror} ({error.filename or folder}). Choose another folder."
+        ) from error
 
 
 def find_videos(paths: Iterable[str | Path]) -> dict[str, Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -99,14 +100,19 @@ def _value(args: Any, key: str) -> Any:
 
 
 def _series_names(origins: Sequence[str | None]) -> dict[str | None, str]:
-    """The shortest ends of the paths that tell the origins apart."""
-    given = [PurePath(origin).parts for origin in dict.fromkeys(origins) if origin is not None]
-    names: dict[str | None, str] = {None: SCRATCH}
-    for depth in range(1, max((len(parts) for parts in given), default=0) + 1):
-        ends = ["/".join(parts[-depth:]) for parts in given]
+    """A name for every origin; two spellings of one path have the same."""
+    paths = {origin: PurePath(os.path.normpath(origin)) for origin in origins if origin is not None}
+    ends = shortest_ends(list(dict.fromkeys(paths.values())))
+    return {None: SCRATCH, **{origin: ends[path] for origin, path in paths.items()}}
+
+
+def shortest_ends(paths: Sequence[PurePath]) -> dict[PurePath, str]:
+    """The shortest ends, in whole names, that tell paths apart, which all differ."""
+    for depth in range(1, max((len(path.parts) for path in paths), default=0) + 1):
+        ends = ["/".join(path.parts[-depth:]) for path in paths]
         if len(set(ends)) == len(ends):
-            return names | dict(zip((o for o in dict.fromkeys(origins) if o is not None), ends, strict=True))
-    return names
+            return dict(zip(paths, ends, strict=True))
+    return {path: path.as_posix() for path in paths}
 
 
 def _labelled(folder: Path) -> int:

@@ -11,9 +11,10 @@ import torch
 from torch import nn
 
 from m33d_hf.errors import CheckpointError, ConfigError, first_line
+from m33d_hf.weights.files import whole_weights
 from m33d_hf.weights.known.local_names import refuse_missing_folder
 
-# Task of `predict` -> (endings of the architectures in a model's configuration, Auto class that loads it).
+# Task of `predict` -> (endings of the architectures in a model's configuration, Auto class; `_class` loads it).
 AUTO_CLASSES = {
     "depth": ("ForDepthEstimation", "AutoModelForDepthEstimation"),
     "segmentation": ("ForSemanticSegmentation", "AutoModelForSemanticSegmentation"),
@@ -70,13 +71,14 @@ def load_model(name: str, task: str, trust_remote_code: bool = False) -> Any:
     Raises:
         CheckpointError: nothing to load, another task, weights that lack a part of it, or code that may not be run.
     """
-    import transformers
-
     try:
         # Weights saved in half precision come back as float32: the processors' pictures are that.
-        model, report = getattr(transformers, AUTO_CLASSES[task][1]).from_pretrained(
-            name, output_loading_info=True, dtype=torch.float32, trust_remote_code=trust_remote_code
-        )
+        with whole_weights(name):
+            model, report = _class(task).from_pretrained(
+                name, output_loading_info=True, dtype=torch.float32, trust_remote_code=trust_remote_code
+            )
+    except CheckpointError:  # a RuntimeError, too
+        raise
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         _refuse_foreign_code(name, error)
         _refuse_unwritable_cache(name, error)
@@ -93,6 +95,18 @@ def load_model(name: str, task: str, trust_remote_code: bool = False) -> Any:
             f"so its predictions would be noise. Use a checkpoint that was trained for {_WORDS[task]}."
         )
     return model
+
+
+def _class(task: str) -> Any:
+    """What loads the models of a task. transformers has no Auto class for phases: AutoModel would load the encoder
+    alone, and leave out the head without an error."""
+    import transformers
+
+    if task == "phases":
+        from m33d_hf.modeling.video_tasks_m33d import M33DForVideoActionDetection
+
+        return M33DForVideoActionDetection
+    return getattr(transformers, AUTO_CLASSES[task][1])
 
 
 def load_image_processor(name: str, trust_remote_code: bool = False) -> Any:

@@ -24,6 +24,7 @@ from m33d_hf.training.tasks.pretraining import PretrainingTask
 from m33d_hf.visualization.canvas import save_figure
 from m33d_hf.visualization.clips import clip_reconstruction_figure, motion_mask_figure
 from m33d_hf.visualization.reconstruction import ReconstructionViews, output_views, reconstruction_figure
+from m33d_hf.weights.files import whole_weights
 
 Views = list[dict[str, ReconstructionViews]]
 
@@ -85,7 +86,8 @@ def save_pictures(folder: Path, output: Path, args: RunArguments, count: int) ->
     """
     if not (folder / "config.json").is_file():
         raise CheckpointError(f"{folder} holds no model (config.json); the run has not finished.")
-    model = place(M33DForPreTraining.from_pretrained(folder), "cpu").eval()
+    with whole_weights(folder):
+        model = place(M33DForPreTraining.from_pretrained(folder), "cpu").eval()
     train, maps = args.data.eval_split is None and args.data.eval_root is None, PretrainingTask().maps(model.config)
     dataset = build_dataset(args, model.config, train, maps=maps)
     batch = _batch(model, dataset, args, count)

@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from m33d_hf.data.augmentation.options import TransformOptions
-from m33d_hf.data.files.sealed_json import read_sealed_json
 from m33d_hf.data.files.skips import SkipLedger
 from m33d_hf.data.plural import plural
 from m33d_hf.data.progress import Say
@@ -20,9 +18,10 @@ from m33d_hf.inference.detection.camera_clips import RecordedView, detected, see
 from m33d_hf.inference.detection.cameras import Given, given_cameras
 from m33d_hf.inference.detection.deep_clips import SourceVideo, deep_detection
 from m33d_hf.inference.detection.detections import Detection, Stretch
+from m33d_hf.inference.detection.trained_geometry import trained_geometry
 from m33d_hf.inference.live_detector import LiveDetector
 from m33d_hf.modeling.video_tasks_m33d import M33DForVideoActionDetection
-from m33d_hf.training.run.reporting import CONFIG
+from m33d_hf.weights.files import whole_weights
 
 __all__ = ["ActionDetector", "Detection", "Stretch"]
 
@@ -41,13 +40,15 @@ class ActionDetector(LiveDetector):
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, **options: Any) -> ActionDetector:
-        """Load the output folder of `run_action_detection.py`, with the frame geometry of that run.
+        """Load the output folder of `run_action_detection.py`, or what was published of it, with the frame geometry of
+        that run (see `trained_geometry`).
 
         Raises:
-            CheckpointError: the folder holds no trained detection; a first stage alone is none.
+            CheckpointError: the folder holds no trained detection, or a damaged one; a first stage alone is none.
         """
         try:
-            loaded: Any = M33DForVideoActionDetection.from_pretrained(folder, output_loading_info=True)
+            with whole_weights(folder):
+                loaded: Any = M33DForVideoActionDetection.from_pretrained(folder, output_loading_info=True)
         except (OSError, ValueError) as error:
             raise CheckpointError(f"{folder} holds no trained action detection model: {error}") from error
         model, info = loaded
@@ -58,7 +59,7 @@ class ActionDetector(LiveDetector):
                 f"{plural(len(info['missing_keys']), 'weight')}, such as {first!r}. Train one with "
                 f"run_action_detection.py --init_from {folder}."
             )
-        return cls(model, _trained_geometry(Path(folder)), **options)
+        return cls(model, trained_geometry(folder, model.config), **options)
 
     def detect(
         self,
@@ -115,16 +116,3 @@ class ActionDetector(LiveDetector):
             CorruptFileError: no part of it can be read.
         """
         return deep_detection(self, SourceVideo(source, number), say, work, ledger)
-
-
-def _trained_geometry(folder: Path) -> TransformOptions:
-    """`eval_crop` and `resize_mode` of the run that left the folder; the defaults where it says nothing."""
-    # A checkpoint lies in OUTPUT/checkpoints/NAME.
-    file = next((p for p in (folder / CONFIG, folder.parent.parent / CONFIG) if p.is_file()), None)
-    if file is None:
-        return TransformOptions()
-    try:
-        said = read_sealed_json(file)["args"]["transforms"]
-        return TransformOptions(eval_crop=said["eval_crop"], resize_mode=said["resize_mode"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{file} cannot be read: {error}; delete the file to use the default geometry") from error

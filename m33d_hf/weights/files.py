@@ -6,12 +6,14 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -214,6 +216,27 @@ def _strip_prefixes(tensors: dict[str, Tensor], origin: str, notes: list[str]) -
         notes.append("'_orig_mod.' (torch.compile) removed from the keys")
         tensors = renamed
     return tensors
+
+
+@contextmanager
+def whole_weights(name: str | Path) -> Iterator[None]:
+    """For a `from_pretrained` of `name`: safetensors' own error, a plain Exception, becomes one of ours.
+
+    Raises:
+        CheckpointError: a weight file cannot be read.
+    """
+    try:
+        yield
+    except SafetensorError as error:
+        again = (
+            "copy it from where it was written once more, or take another checkpoint of the run"
+            if Path(name).exists()
+            else "delete the model from the cache (hf cache) and fetch it again"
+        )
+        raise CheckpointError(
+            f"{str(name)!r}: its weights cannot be read, the file is cut short or damaged ({first_line(error)}); "
+            f"{again}."
+        ) from error
 
 
 def read_safetensors(file: Path) -> dict[str, Tensor]:

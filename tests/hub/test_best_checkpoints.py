@@ -141,6 +141,18 @@ def test_what_cannot_be_written_is_said_too(
     assert len(hub.sent) == 1 and lines[-1].startswith("published")
 
 
+def test_a_full_temporary_folder_ends_no_run(
+    publisher: Callable[..., Any], best: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    run, hub, lines = publisher()
+    monkeypatch.setattr(module.tempfile, "tempdir", str(tmp_path / "gone"))
+    with run:
+        run(best)
+        assert "FileNotFoundError" in lines[0] and "The run goes on" in lines[0]
+        monkeypatch.setattr(module.tempfile, "tempdir", str(tmp_path))
+    assert len(hub.sent) == 1 and lines[-1].startswith("published")
+
+
 def test_a_run_that_is_stopped_waits_for_no_hub(publisher: Callable[..., Any], best: Path) -> None:
     run, hub, lines = publisher()
     hub.open.clear()

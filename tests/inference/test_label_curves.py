@@ -11,7 +11,7 @@ from PIL import Image
 
 from helpers.rooms_runs import words
 from m33d_hf.errors import CheckpointError, ConfigError
-from m33d_hf.inference.label_curves import save_label_curves
+from m33d_hf.inference.label_curves import _series_names, save_label_curves
 from m33d_hf.scripts import visualize
 from m33d_hf.scripts._main import main
 
@@ -51,6 +51,15 @@ def test_every_run_is_a_point(runs: dict[tuple[str, str], Path], tmp_path: Path)
         everything = next(row for row in rows if row["run"] == str(runs[name, "1"]))
         share = int(row["labelled_samples"]) / int(everything["labelled_samples"])
         assert share == pytest.approx(float(fraction), abs=0.2)  # whole scenes
+
+
+def test_two_spellings_of_one_start_are_one_series() -> None:
+    origins = [None, "outputs/pre", "outputs/pre/", "./outputs/pre", "outputs/other/pre", "org/name"]
+    assert _series_names(origins) == {
+        None: "from scratch", "outputs/pre": "outputs/pre", "outputs/pre/": "outputs/pre",
+        "./outputs/pre": "outputs/pre", "outputs/other/pre": "other/pre", "org/name": "org/name",
+    }  # fmt: skip
+    assert _series_names(["a/x", "b/y", "b/y/"]) == {None: "from scratch", "a/x": "x", "b/y": "y", "b/y/": "y"}
 
 
 def test_another_metric_and_one_that_is_not_there(runs: dict[tuple[str, str], Path], tmp_path: Path) -> None:

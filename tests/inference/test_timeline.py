@@ -28,7 +28,7 @@ from m33d_hf.errors import CheckpointError, ConfigError, CorruptFileError
 from m33d_hf.inference.case_videos import find_case_videos
 from m33d_hf.inference.detection import clip_encoder, watched_video
 from m33d_hf.inference.detection.clip_encoder import BATCHES_AHEAD, FRAMES_AHEAD
-from m33d_hf.inference.detection_files import find_videos, time_text, videos_below, write_detection
+from m33d_hf.inference.detection_files import check_output, find_videos, time_text, videos_below, write_detection
 from m33d_hf.inference.live.clips import ClipAssembler
 from m33d_hf.inference.loading import usable_device
 from m33d_hf.inference.prediction.inputs import find_inputs
@@ -447,8 +447,40 @@ def test_the_command_exports_and_says_what_it_could_not(tmp_path: Path, capfd: p
     words = ["--model", str(tmp_path / "model"), "--video", str(tmp_path / "videos"), "--device", "cpu"]
     words += ["--output", str(tmp_path / "out"), "--export", "srt", "html"]
     assert detect_actions.main(words) == 2  # nothing says how long a frame lasts: no subtitles of the only video
-    assert "good: not exported" in (told := capfd.readouterr().err) and "pass --fps" in told
+    assert "--export srt needs times" in (told := capfd.readouterr().err) and "pass --fps" in told
+    assert not list((tmp_path / "out").iterdir()), "it is said before anything is detected"
+    write_video(tmp_path / "videos" / "timed.mp4", 12)
+    assert detect_actions.main(words) == 1
+    assert "good: not exported" in (told := capfd.readouterr().err) and "good: it will not be exported" in told
     assert (tmp_path / "out" / "good_review.html").is_file() and not (tmp_path / "out" / "good_segments.srt").exists()
+    assert (tmp_path / "out" / "timed_segments.srt").is_file()
     assert detect_actions.main([*words, "--fps", "4", "--truth", str(tmp_path / "truth")]) == 0
     assert (tmp_path / "out" / "good_segments.srt").read_text().startswith("1\n00:00:00,000 --> ")
     assert '"name":"truth"' in (tmp_path / "out" / "good_review.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("given", ["--video", "--follow"])
+def test_an_output_that_cannot_be_used_is_refused_before_the_model_is_loaded(
+    given: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    video = write_video(tmp_path / "a.mp4", 12)
+    (tmp_path / "file").write_text("")
+    for output in (tmp_path / "file", tmp_path / "file" / "below", Path("/proc/nowhere")):
+        words = ["--model", str(tmp_path / "none"), given, str(video), "--device", "cpu", "--output", str(output)]
+        assert detect_actions.main(words) == 2
+        assert f"ConfigError: --output {output} cannot be used" in capfd.readouterr().err
+    check_output(tmp_path / "new" / "folder")
+    assert not list((tmp_path / "new" / "folder").iterdir())
+
+
+def test_a_disk_that_fills_up_later_is_told_without_a_traceback(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device", "a_segments.csv")
+
+    _model().save_pretrained(tmp_path / "model")
+    monkeypatch.setattr("m33d_hf.inference.detection_files.write_detection", full)
+    words = ["--model", str(tmp_path / "model"), "--video", str(write_video(tmp_path / "a.mp4", 12)), "--device", "cpu"]
+    assert detect_actions.main([*words, "--output", str(tmp_path / "out")]) == 2
+    assert "OSError: [Errno 28] No space left on device: 'a_segments.csv'" in capfd.readouterr().err

@@ -92,7 +92,7 @@ def find_deep_videos(root: str | Path, options: Mapping[str, Any]) -> dict[str, 
         options: of the source `phases`, such as depth_scale, calibration, fps and cameras.
 
     Raises:
-        ConfigError: options that are no such ones, or that this decides itself.
+        ConfigError: options that are no such ones, or that this decides itself; two videos of one name.
         DataError: nothing to read, or none of it has depth.
     """
     own = next((name for name in options if name in _FIXED), None)
@@ -107,8 +107,17 @@ def find_deep_videos(root: str | Path, options: Mapping[str, Any]) -> dict[str, 
             f"no depth was found for the videos of {root}. Extract it: {advice}; if it is in another folder, pass "
             "--options depth=FOLDER; without --depth the videos are seen by RGB alone"
         )
-    first = [case[0] for case in source.cases]
-    return {source.videos[number].group.replace("/", "_"): SourceVideo(source, number) for number in first}
+    found: dict[str, SourceVideo] = {}
+    for number in (case[0] for case in source.cases):
+        name = source.videos[number].group.replace("/", "_")
+        if name in found:
+            before = source.videos[found[name].number].group
+            raise ConfigError(
+                f"{before} and {source.videos[number].group} would both be written as {name!r}; give one of them "
+                "another name."
+            )
+        found[name] = SourceVideo(source, number)
+    return found
 
 
 def without_depth(videos: Iterable[SourceVideo]) -> list[str]:

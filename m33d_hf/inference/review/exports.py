@@ -59,6 +59,16 @@ def export_targets(folder: Path, name: str, formats: Sequence[str]) -> list[Path
     return [folder / f"{name}_segments.{kind}" for kind in formats]
 
 
+def check_cues(names: Sequence[str], formats: Sequence[str]) -> None:
+    """Refuse, before hours go into detection, phases whose names the subtitles among `formats` cannot hold.
+
+    Raises:
+        LabelError: naming the phase.
+    """
+    for name in names if {"srt", "vtt"} & set(formats) else ():
+        _cue(name)
+
+
 def write_exports(folder: Path, name: str, detection: Detection, formats: Sequence[str]) -> list[Path]:
     """Write a timeline in some of `EXPORTS`; returns the paths.
 

@@ -42,6 +42,28 @@ class Truth:
             )
         self._inclusive, _ = ends_are_inclusive(list(self.by_name.values()))
 
+    def check(self, names: Sequence[str]) -> None:
+        """Refuse, before hours go into detection, phases that the model does not know.
+
+        Args:
+            names: of the model's phases.
+
+        Raises:
+            LabelError: naming the file, its line and the phase.
+        """
+        for annotation in self.by_name.values():
+            self._check(annotation, names)
+
+    @staticmethod
+    def _check(annotation: Annotation, names: Sequence[str]) -> None:
+        for phase in annotation.names:
+            if phase not in names:
+                hint = nearest_name_hint(phase, names)
+                raise LabelError(
+                    f"{annotation.place_of(phase)}: the phase {phase!r} is none of the model's: "
+                    f"{', '.join(names)}.{hint}"
+                )
+
     def phases(self, name: str, detection: Detection) -> np.ndarray | None:
         """(length,) uint8 phase of every frame, 255 where nothing is annotated; None without an annotation.
 
@@ -52,13 +74,7 @@ class Truth:
         annotation = self.by_name.get(name)
         if annotation is None:
             return None
-        for phase in annotation.names:
-            if phase not in detection.names:
-                hint = nearest_name_hint(phase, detection.names)
-                raise LabelError(
-                    f"{annotation.place_of(phase)}: the phase {phase!r} is none of the model's: "
-                    f"{', '.join(detection.names)}.{hint}"
-                )
+        self._check(annotation, detection.names)
         ids = PhaseNames(tuple(detection.names)).ids(annotation)
         timing = Timing(detection.length, detection.fps, inclusive=self._inclusive, times=detection.times)
         return frame_phases(annotation, ids, timing, name)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from m33d_hf.errors import ConfigError
-from m33d_hf.inference.review.exports import EXPORTS, write_exports
+from m33d_hf.data.sources.videos.files import cached_info
+from m33d_hf.errors import ConfigError, DataError
+from m33d_hf.inference.review.exports import EXPORTS, check_cues, write_exports
 from m33d_hf.inference.review.page import write_review
 from m33d_hf.inference.review.truth import Truth
 from m33d_hf.inference.timeline import Detection
@@ -34,6 +36,30 @@ class Exports:
         self.folder, self.formats = folder, list(dict.fromkeys(formats))
         self.truth = Truth(truth, videos) if truth is not None and videos else None
 
+    def check(self, names: Sequence[str], videos: Mapping[str, object], fps: float | None) -> None:
+        """Refuse, before hours go into detection, what is known to fail behind it.
+
+        Args:
+            names: of the model's phases.
+            videos: name -> video.
+            fps: frames per second where stated.
+
+        Raises:
+            LabelError: a phase of the truth that the model does not know, or one that no subtitle can hold.
+            ConfigError: times are needed, and no video has any.
+        """
+        if self.truth is not None:
+            self.truth.check(names)
+        texts = [kind for kind in EXPORTS if kind in self.formats]
+        check_cues(names, texts)
+        if texts and fps is None:
+            untimed = [name for name, video in videos.items() if isinstance(video, Path) and _untimed(video)]
+            told = f"--export {' '.join(texts)} needs times, but nothing says how long a frame lasts of"
+            if untimed and len(untimed) == len(videos):
+                raise ConfigError(f"{told} {', '.join(untimed[:3])}; pass --fps.")
+            for name in untimed:
+                print(f"{told} {name}: it will not be exported (--fps)", file=sys.stderr, flush=True)
+
     def write(self, name: str, detection: Detection) -> list[Path]:
         """Write the files of one video and return their paths.
 
@@ -47,3 +73,11 @@ class Exports:
             written.append(write_review(self.folder, name, detection, known))
         texts = [kind for kind in EXPORTS if kind in self.formats]
         return [*written, *write_exports(self.folder, name, detection, texts)]
+
+
+def _untimed(video: Path) -> bool:
+    """Whether nothing says when the frames of a folder were taken; of files that is known once they are read."""
+    try:
+        return video.is_dir() and cached_info(video).times is None
+    except DataError:  # it will be left out, with the reason
+        return False

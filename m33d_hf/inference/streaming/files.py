@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import re
 import signal
 import sys
@@ -145,12 +146,15 @@ def _rows_so_far(detector: ActionDetector, options: FollowOptions) -> str:
     if not table.is_file():
         raise ConfigError(f"--resume: {table} does not exist; leave --resume out to begin")
     followed = detector.load_case(options.state) if case else detector.load_live(options.state)
-    with table.open(encoding="utf-8", newline="") as file:
-        found, *rows = csv.reader(file)
+    text = table.read_bytes().decode("utf-8", errors="replace")
+    found, *rows = list(csv.reader(io.StringIO(text, newline=""))) or [[]]
     if found != header:
         raise CorruptFileError(table, "is not the table of such a feed; its first line differs")
+    if rows and not text.endswith("\n"):
+        rows.pop()  # torn by a full disk or a kill, perhaps inside its last number; the state has not seen it
     # Clips that the end cut short come again, whole.
     first, place = followed.first_open, header.index("start_frame")
+    rows = [row for row in rows if len(row) == len(header)]
     kept = [row for row in rows if not row[place] or int(row[place]) < first]
     return csv_text(header, kept)
 

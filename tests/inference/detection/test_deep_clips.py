@@ -88,6 +88,13 @@ def test_depth_is_registered_by_the_calibration(root: Path) -> None:
         PhasesSource(root, unit="videos", depth_scale=1000, align="depth_to_rgb")
 
 
+def test_two_videos_of_one_name_are_refused(root: Path, tmp_path: Path) -> None:
+    for place in ("day/a_b", "day_a/b"):
+        shutil.copytree(root / "a", tmp_path / place)
+    with pytest.raises(ConfigError, match="would both be written as 'day_a_b'; give one of them another name"):
+        find_deep_videos(tmp_path, OPTIONS)
+
+
 def test_depth_changes_what_is_seen(root: Path) -> None:
     torch.manual_seed(0)
     labels = {"id2label": dict(enumerate(NAMES)), "label2id": {name: i for i, name in enumerate(NAMES)}}

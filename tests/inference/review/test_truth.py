@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from helpers.detections import PHASES, detection
 from m33d_hf.errors import ConfigError, LabelError
@@ -43,6 +44,30 @@ def test_what_does_not_fit_is_said(tmp_path: Path) -> None:
         Truth(tmp_path / "nowhere", ["v1"])
     with pytest.raises(ConfigError, match="--truth is shown on the pages of --export html"):
         Exports(tmp_path, ["srt"], str(folder), ["v1"])
+
+
+def test_what_will_not_fit_is_said_before_anything_is_detected(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, names = _annotate(tmp_path / "truth", "Packagng"), list(PHASES)
+    exports = Exports(tmp_path, ["html"], str(folder), ["v1", "v2"])
+    with pytest.raises(LabelError, match=r"v1-phase\.csv, line 4: the phase 'Packagng' is none of .*'Packaging'"):
+        exports.check(names, {"v1": tmp_path / "v1.mp4"}, None)
+    exports.check([*names, "Packagng"], {"v1": tmp_path / "v1.mp4"}, None)
+    for kind in ("srt", "vtt"):
+        with pytest.raises(LabelError, match="cannot be the text of a subtitle; export json"):
+            Exports(tmp_path, [kind], None, []).check([*names, "a --> b"], {}, 25.0)
+    Exports(tmp_path, ["json"], None, []).check([*names, "a --> b"], {}, 25.0)
+    frames, film = tmp_path / "frames", tmp_path / "v1.mp4"
+    frames.mkdir()
+    for number in range(3):
+        Image.new("RGB", (8, 8)).save(frames / f"{number}.png")
+    texts = Exports(tmp_path, ["srt"], None, [])
+    with pytest.raises(ConfigError, match=r"--export srt needs times, .* of frames; pass --fps"):
+        texts.check(names, {"frames": frames}, None)
+    texts.check(names, {"frames": frames}, 25.0)
+    texts.check(names, {"frames": frames, "v1": film}, None)
+    assert "frames: it will not be exported (--fps)" in capsys.readouterr().err
 
 
 def test_all_forms_at_once(tmp_path: Path) -> None:

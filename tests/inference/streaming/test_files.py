@@ -14,7 +14,7 @@ import pytest
 from helpers.feeds import causal_model, detector, growing, sender
 from helpers.videos import numbered_frame, write_video
 from m33d_hf.inference.live.clips import ClipPrediction, Gap
-from m33d_hf.inference.streaming.files import FollowOptions, clip_line, clip_note
+from m33d_hf.inference.streaming.files import FollowOptions, _rows_so_far, clip_line, clip_note
 from m33d_hf.inference.streaming.words import camera_offsets, live_sources
 from m33d_hf.scripts import detect_actions
 
@@ -63,6 +63,15 @@ def test_rows_are_there_while_the_file_grows_and_all_of_them_after_going_on(
     assert len(told.out.splitlines()) == len(first) - 1 and "s after its last frame" in told.out
     assert first[-1]["note"] == "stalled: the file has not grown for 1 s" and first[-1]["clip"] == ""
     assert "go on with --resume" in told.err
+    whole = table.read_text(encoding="utf-8")
+    again = FollowOptions(str(target), tmp_path / "out", resume=True)
+    kept = _rows_so_far(detector(), again)
+    for torn in ("7", "7,28", whole.splitlines()[1][:-3]):  # as a full disk leaves a row; the last has all cells
+        table.write_text(f"{whole}{torn}", encoding="utf-8")
+        assert _rows_so_far(detector(), again) == kept
+    table.write_text(f"{whole}7,28\n", encoding="utf-8")
+    assert _rows_so_far(detector(), again) == kept
+    table.write_text(f"{whole}7,28", encoding="utf-8")
     target.write_bytes(data)
     assert detect_actions.main([*words, "--follow", str(target), "--resume"]) == 1
     rows = [row for row in _rows(table) if row["clip"]]
