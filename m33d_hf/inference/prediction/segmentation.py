@@ -27,6 +27,7 @@ from m33d_hf.inference.prediction.measured_depth import (
     depth_folder,
     depth_rules,
     notes_of_unused_depth,
+    refuse_depth_of_frames,
     refuse_unusable_depth,
     task_inputs_of,
 )
@@ -105,6 +106,8 @@ class SegmentationTask(PredictionTask):
         """See the base class."""
         if not item.is_video:
             return all(self.path(kind, item, _SUFFIXES[kind]).is_file() for kind in self.of_pictures)
+        if self.depth is not None:
+            return False  # what there may be was made by an earlier version, of RGB alone; see `frames`
         kinds = [kind for kind in self.of_videos if kind in ("areas", "videos")]
         # Written after the labels, which gather in a folder of another name until they are complete.
         there = all(self.path(kind, item, _SUFFIXES[kind]).is_file() for kind in kinds)
@@ -153,7 +156,12 @@ class SegmentationTask(PredictionTask):
             yield item.name, frame, number, name, counts[number], f"{counts[number] / labels.size:.6f}"
 
     def frames(self, item: Item) -> _LabelFrames:
-        """See the base class."""
+        """See the base class.
+
+        Raises:
+            DataError: depth is given, which is not read for frames of videos.
+        """
+        refuse_depth_of_frames(self.options, item)
         return _LabelFrames(self, item)
 
     def render(self, item: Item, info: VideoInfo, step: Callable[[], None]) -> None:

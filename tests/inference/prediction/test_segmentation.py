@@ -223,3 +223,22 @@ def test_maps_of_another_size_are_resized_where_asked_for_as_in_training(tmp_pat
     assert "of another aspect ratio" in stretched.skipped[0].reason
     with pytest.raises(ConfigError, match="must be one of refuse, depth_to_rgb"):
         run(folder, tmp_path / "in", tmp_path / "word", depth=tmp_path / "maps", depth_align="rgb_to_depth")
+
+
+@pytest.mark.parametrize("inputs", [["rgb", "depth"], ["depth"]])
+def test_videos_are_skipped_where_depth_is_given(inputs: list[str], tmp_path: Path) -> None:
+    folder = save_rgbd(tmp_path / "model", task_inputs=inputs)
+    (path,) = save_pictures(tmp_path / "in", 1)
+    (tmp_path / "maps").mkdir()
+    Image.fromarray(np.full((48, 60), 900, np.uint16)).save(tmp_path / "maps" / path.name)
+    write_video(tmp_path / "in/walk.mp4", 3)
+    for _ in range(2):
+        summary = run(folder, tmp_path / "in", tmp_path / "out", depth=tmp_path / "maps")
+        assert summary.exit_code == 1 and [Path(file.path).name for file in summary.skipped] == ["walk.mp4"]
+        assert "depth is read beside pictures alone" in summary.skipped[0].reason
+        assert not (tmp_path / "out/labels/walk").exists() and (tmp_path / "out/labels/p0.png").is_file()
+    (tmp_path / "out/labels/walk").mkdir()  # as an earlier version left it
+    (tmp_path / "out/areas/walk.csv").touch()
+    (tmp_path / "out/videos").mkdir()
+    (tmp_path / "out/videos/walk.mp4").touch()
+    assert run(folder, tmp_path / "in", tmp_path / "out", depth=tmp_path / "maps").already_there == 1
