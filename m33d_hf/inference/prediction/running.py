@@ -21,6 +21,7 @@ from m33d_hf.inference.prediction.building import build_prediction_task
 from m33d_hf.inference.prediction.claiming import claim_output
 from m33d_hf.inference.prediction.inputs import Inputs, Item, counted, find_inputs, refuse_output_over_input
 from m33d_hf.inference.prediction.options import PredictionOptions
+from m33d_hf.inference.recorded_inputs import claim_names
 from m33d_hf.inference.sharding import Place, launched_place, rank_share
 from m33d_hf.inference.skipped_words import skipped_lines
 from m33d_hf.modeling.video_reading_m33d import VideoInfo, iterate_video, probe_video
@@ -82,7 +83,8 @@ def predict(
         say: receives lines of progress.
 
     Raises:
-        ConfigError: invalid options, or an output that was made in another way or that another call is writing to.
+        ConfigError: invalid options, or an output that was made in another way or of other inputs, or that another call
+            is writing to.
         CheckpointError: no usable model. DataError: nothing to predict on. OSError: the disk is full.
     """
     options.check()
@@ -99,6 +101,7 @@ def predict(
     with shared_folder(output, place):
         claim_output(output, options.model, {"task": task.task, **_rules(options, inputs), **task.rules()})
         share = rank_share(items, place.rank, place.world_size)
+        claim_names(output, _sources(items), _sources(share))
         name = f"[rank {place.rank} of {place.world_size}] " if place.world_size > 1 else ""
         aside = f" (left aside: {inputs.ignored})" if inputs.ignored else ""
         say(f"{name}{task.describe()}: {counted(share)} of {inputs.roots}{aside}, to {output}")
@@ -119,6 +122,10 @@ def _rules(options: PredictionOptions, inputs: Inputs) -> dict[str, object]:
         "tile_overlap": options.tile_overlap if options.tiles else None,
         "precision": options.precision,
     }
+
+
+def _sources(items: Sequence[Item]) -> dict[str, Path]:
+    return {item.name: item.path for item in items}
 
 
 def _places(task: PredictionTask, items: Sequence[Item]) -> list[str]:

@@ -104,6 +104,16 @@ def test_the_same_command_continues_and_another_is_refused(ours: Path, tmp_path:
         run(ours, tmp_path / "in", tmp_path / "in")
 
 
+def test_another_picture_of_the_same_name_is_refused(ours: Path, tmp_path: Path) -> None:
+    save_pictures(tmp_path / "in", 2)
+    Image.fromarray(picture(7)).save(tmp_path / "in/p1.jpg")
+    run(ours, tmp_path / "in/*.png", tmp_path / "out", save=["depth"])
+    with pytest.raises(ConfigError, match=r"p1 is .*in/p1\.png there, .*in/p1\.jpg now"):
+        run(ours, tmp_path / "in/*.jpg", tmp_path / "out", save=["depth"])
+    again, _ = run(ours, tmp_path / "in/p0.png", tmp_path / "out", save=["depth"])
+    assert again.already_there == 1
+
+
 def test_odd_and_broken_pictures(ours: Path, tmp_path: Path) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
