@@ -15,6 +15,7 @@ from m33d_hf.data.depth.stores import frame_name
 from m33d_hf.data.files.atomic_writing import write_atomically
 from m33d_hf.data.files.files import read_map
 from m33d_hf.data.plural import plural
+from m33d_hf.data.sources.frames.pairing import natural_key
 from m33d_hf.errors import ConfigError
 from m33d_hf.inference.loading import load_image_processor, load_model, model_digest, usable_device
 from m33d_hf.inference.prediction.base import PredictionTask
@@ -111,7 +112,13 @@ class SegmentationTask(PredictionTask):
         kinds = [kind for kind in self.of_videos if kind in ("areas", "videos")]
         # Written after the labels, which gather in a folder of another name until they are complete.
         there = all(self.path(kind, item, _SUFFIXES[kind]).is_file() for kind in kinds)
-        return there and (self.output / "labels" / item.name).is_dir()
+        labels = self.output / "labels" / item.name
+        if not there or not labels.is_dir():
+            return False
+        if "pictures" not in self.of_videos:
+            return True
+        last = max((path.name for path in labels.glob("*.png") if path.name[0] != "."), default="", key=natural_key)
+        return (self.output / "pictures" / item.name / last).is_file()  # they are drawn in order, in one go
 
     def look(self, pixels: np.ndarray) -> Looked:
         """See the base class."""

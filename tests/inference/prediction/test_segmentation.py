@@ -124,6 +124,23 @@ def test_a_video_gets_labels_areas_and_a_video(model: Path, tmp_path: Path) -> N
     assert (tmp_path / "out/labels/walk/000000.png").stat().st_mtime_ns == before
 
 
+def test_pictures_may_be_added_to_the_labels_of_a_video(model: Path, tmp_path: Path) -> None:
+    video = write_video(tmp_path / "walk.mp4", 4)
+    run(model, video, tmp_path / "out", save=["labels"])
+    for missing in (range(4), [3]):
+        for number in missing:
+            (tmp_path / f"out/pictures/walk/{number:06d}.png").unlink(missing_ok=True)
+        added = run(model, video, tmp_path / "out", save=["labels", "pictures"])
+        assert (added.predicted, added.already_there, added.frames) == (1, 0, 0)
+        assert [path.name for path in sorted((tmp_path / "out/pictures/walk").iterdir())] == [
+            f"{number:06d}.png" for number in range(4)
+        ]
+    assert run(model, video, tmp_path / "out", save=["labels", "pictures"]).already_there == 1
+    run(model, video, tmp_path / "both", save=["labels", "pictures"])
+    for path in (tmp_path / "both/pictures/walk").iterdir():
+        assert path.read_bytes() == (tmp_path / "out/pictures/walk" / path.name).read_bytes()
+
+
 def save_rgbd(folder: Path, **config: Any) -> Path:
     """A segmentation model that sees depth, in millimetres, if there is any."""
     made = tiny_config(id2label=NAMES, label2id={name: number for number, name in NAMES.items()}, **config)
