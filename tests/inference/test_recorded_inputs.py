@@ -39,5 +39,5 @@ def test_half_a_line_is_left_out_and_links_are_followed(tmp_path: Path) -> None:
     whole = (tmp_path / RECORD_FILE).read_text()
     (tmp_path / RECORD_FILE).write_text(whole[:-6])
     claim_names(tmp_path, {"odd": tmp_path / "today/\udcff.png", "b": tmp_path / "other/b.png"})
-    with pytest.raises(ConfigError, match="b is .*other/b.png there"):
+    with pytest.raises(ConfigError, match=r"b is .*other/b\.png there"):
         claim_names(tmp_path, {"b": tmp_path / "b.png"})

@@ -45,6 +45,7 @@ class DepthTask(PredictionTask):
     """Files of a depth model's predictions."""
 
     task = "depth"
+    reads_options = frozenset({"flip", "tiles", "tile_overlap", "kind", "intrinsics", "calibration", "field_of_view"})
     known: Mapping[str, str] = {
         "depth": "PNG of 16 bits, in millimetres (0: unknown), which depth_spec.json beside them says",
         "arrays": "NPY, float32, in metres",

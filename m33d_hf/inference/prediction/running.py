@@ -99,7 +99,7 @@ def predict(
     if not all(task.kinds_of(item) for item in items):
         raise ConfigError(f"--save {' '.join(options.save)} makes nothing of pictures; add another kind of output.")
     with shared_folder(output, place):
-        claim_output(output, options.model, {"task": task.task, **_rules(options, inputs), **task.rules()})
+        claim_output(output, options.model, {"task": task.task, **_rules(options, inputs, task), **task.rules()})
         share = rank_share(items, place.rank, place.world_size)
         claim_names(output, _sources(items), _sources(share))
         name = f"[rank {place.rank} of {place.world_size}] " if place.world_size > 1 else ""
@@ -114,14 +114,17 @@ def predict(
         return run.summary
 
 
-def _rules(options: PredictionOptions, inputs: Inputs) -> dict[str, object]:
-    """What two calls that write into one folder must have in common, whatever the task."""
-    return {
-        "input": inputs.roots.rule(),
-        "flip": options.flip,
-        "tile_overlap": options.tile_overlap if options.tiles else None,
-        "precision": options.precision,
-    }
+def _rules(options: PredictionOptions, inputs: Inputs, task: PredictionTask) -> dict[str, object]:
+    """What two calls that write into one folder must have in common.
+
+    Options that a task does not read are none of them: folders of earlier versions, which took them, are continued.
+    """
+    rules: dict[str, object] = {"input": inputs.roots.rule(), "precision": options.precision}
+    if "flip" in task.reads_options:
+        rules["flip"] = options.flip
+    if "tiles" in task.reads_options:
+        rules["tile_overlap"] = options.tile_overlap if options.tiles else None
+    return rules
 
 
 def _sources(items: Sequence[Item]) -> dict[str, Path]:

@@ -47,6 +47,7 @@ class SegmentationTask(PredictionTask):
     """Files of a segmentation model's predictions."""
 
     task = "segmentation"
+    reads_options = frozenset({"flip", "tiles", "tile_overlap"})
     known: Mapping[str, str] = {
         "labels": "PNG of class numbers, with a palette (255: not seen by the model); ../classes.csv names them",
         "pictures": "PNG, the picture with the classes' colours over it, and their names",
@@ -206,8 +207,7 @@ class SegmentationTask(PredictionTask):
     def finish(self, items: Sequence[Item]) -> None:
         """All areas in one table."""
         if any("areas" in self.kinds_of(item) for item in items):
-            parts = (self.path("areas", item, ".csv") for item in items)
-            gather(self.output / "areas.csv", parts, AREA_COLUMNS)
+            gather(self.output / "areas.csv", self.output / "areas", AREA_COLUMNS)
 
 
 _SUFFIXES = {"labels": ".png", "pictures": ".png", "areas": ".csv", "videos": ".mp4"}

@@ -84,6 +84,19 @@ def test_areas_palette_and_names(model: Path, tmp_path: Path) -> None:
     assert [row["class"] for row in classes] == list(NAMES.values())
 
 
+def test_areas_of_earlier_calls_stay_in_the_table(model: Path, tmp_path: Path) -> None:
+    for day in ("monday", "tuesday"):
+        save_pictures(tmp_path / "in" / day, 1)
+    run(model, tmp_path / "in", tmp_path / "out")
+    whole = (tmp_path / "out/areas.csv").read_bytes()
+    run(model, tmp_path / "in", tmp_path / "out", limit=1)
+    assert (tmp_path / "out/areas.csv").read_bytes() == whole
+    run(model, tmp_path / "in", tmp_path / "first", limit=1)
+    assert {row["input"] for row in rows_of(tmp_path / "first/areas.csv")} == {"monday/p0"}
+    run(model, tmp_path / "in", tmp_path / "first")
+    assert (tmp_path / "first/areas.csv").read_bytes() == whole
+
+
 def test_flips_average_probabilities(model: Path, tmp_path: Path) -> None:
     pixels = picture()
     Image.fromarray(pixels).save(tmp_path / "p.png")
