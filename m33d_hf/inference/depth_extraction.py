@@ -38,8 +38,8 @@ from m33d_hf.errors import ConfigError, CorruptFileError, DataError, MissingDepe
 from m33d_hf.inference.depth_items import DepthItem, list_items
 from m33d_hf.inference.depth_models import DepthPredictor, load_depth_predictor
 from m33d_hf.inference.folder_lock import shared_folder
+from m33d_hf.inference.output_folders.recorded_inputs import claim_names
 from m33d_hf.inference.overlapping import Overlapped
-from m33d_hf.inference.recorded_inputs import claim_names
 from m33d_hf.inference.sharding import Place, launched_place, rank_share
 from m33d_hf.modeling.video_reading_m33d import iterate_video, probe_video
 

@@ -25,8 +25,8 @@ from m33d_hf.data.depth.writing import (
 from m33d_hf.data.files.atomic_writing import write_atomically, write_text_atomically
 from m33d_hf.errors import ConfigError
 from m33d_hf.inference.depth_models import DepthPredictor
+from m33d_hf.inference.output_folders.claiming import claim_output
 from m33d_hf.inference.prediction.base import PredictionTask
-from m33d_hf.inference.prediction.claiming import claim_output
 from m33d_hf.inference.prediction.dense import DenseDepth
 from m33d_hf.inference.prediction.files.pictures import save_png
 from m33d_hf.inference.prediction.files.point_clouds import Lens, points_of, write_ply

@@ -15,13 +15,13 @@ from m33d_hf.data.plural import plural
 from m33d_hf.data.progress import Progress
 from m33d_hf.errors import ConfigError, CorruptFileError, DataError
 from m33d_hf.inference.folder_lock import shared_folder
+from m33d_hf.inference.output_folders.claiming import claim_output
+from m33d_hf.inference.output_folders.recorded_inputs import claim_names
 from m33d_hf.inference.overlapping import Overlapped
 from m33d_hf.inference.prediction.base import FrameSink, PredictionTask
 from m33d_hf.inference.prediction.building import build_prediction_task
-from m33d_hf.inference.prediction.claiming import claim_output
 from m33d_hf.inference.prediction.inputs import Inputs, Item, counted, find_inputs, refuse_output_over_input
 from m33d_hf.inference.prediction.options import PredictionOptions
-from m33d_hf.inference.recorded_inputs import claim_names
 from m33d_hf.inference.sharding import Place, launched_place, rank_share
 from m33d_hf.inference.skipped_words import skipped_lines
 from m33d_hf.modeling.video_reading_m33d import VideoInfo, iterate_video, probe_video

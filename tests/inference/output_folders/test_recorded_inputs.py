@@ -1,4 +1,4 @@
-"""inference/recorded_inputs.py: one name in an output never means two inputs."""
+"""inference/output_folders/recorded_inputs.py: one name in an output never means two inputs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from m33d_hf.errors import ConfigError
-from m33d_hf.inference.recorded_inputs import RECORD_FILE, claim_names
+from m33d_hf.inference.output_folders.recorded_inputs import RECORD_FILE, claim_names
 
 
 def test_a_name_keeps_its_file(tmp_path: Path) -> None:
