@@ -6,7 +6,7 @@ import glob
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -192,3 +192,14 @@ def refuse_output_over_input(output: Path, inputs: Inputs) -> None:
     """Raise a ConfigError where predictions would be written beside what they are made of, as the next run's input."""
     if output.resolve() in {root.resolve() for root in (*inputs.roots.names, inputs.roots.common)}:
         raise ConfigError(f"--output is the input itself ({output}); choose a separate folder for the predictions.")
+
+
+def refuse_kinds_over_inputs(output: Path, kinds: Iterable[str], items: Sequence[Item]) -> None:
+    """Raise a ConfigError where the folder of a kind of output holds inputs, which predictions would replace."""
+    folders = [Path(os.path.abspath(output)) / kind for kind in kinds]
+    for item in items:
+        if folder := next((folder for folder in folders if item.path.is_relative_to(folder)), None):
+            raise ConfigError(
+                f"--output {output} would get predictions in {folder}, where the input {item.path} lies; choose a "
+                "separate folder for the predictions."
+            )

@@ -20,7 +20,14 @@ from m33d_hf.inference.output_folders.recorded_inputs import claim_names
 from m33d_hf.inference.overlapping import Overlapped
 from m33d_hf.inference.prediction.base import FrameSink, PredictionTask
 from m33d_hf.inference.prediction.building import build_prediction_task
-from m33d_hf.inference.prediction.inputs import Inputs, Item, counted, find_inputs, refuse_output_over_input
+from m33d_hf.inference.prediction.inputs import (
+    Inputs,
+    Item,
+    counted,
+    find_inputs,
+    refuse_kinds_over_inputs,
+    refuse_output_over_input,
+)
 from m33d_hf.inference.prediction.options import PredictionOptions
 from m33d_hf.inference.sharding import Place, launched_place, rank_share
 from m33d_hf.inference.skipped_words import skipped_lines
@@ -98,6 +105,7 @@ def predict(
     items = inputs.items[: options.limit]
     if not all(task.kinds_of(item) for item in items):
         raise ConfigError(f"--save {' '.join(options.save)} makes nothing of pictures; add another kind of output.")
+    refuse_kinds_over_inputs(output, {kind for item in items for kind in task.kinds_of(item)}, items)
     with shared_folder(output, place):
         claim_output(output, options.model, {"task": task.task, **_rules(options, inputs, task), **task.rules()})
         share = rank_share(items, place.rank, place.world_size)

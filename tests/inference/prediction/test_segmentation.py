@@ -97,6 +97,14 @@ def test_areas_of_earlier_calls_stay_in_the_table(model: Path, tmp_path: Path) -
     assert (tmp_path / "first/areas.csv").read_bytes() == whole
 
 
+def test_pictures_never_replace_the_inputs(model: Path, tmp_path: Path) -> None:
+    (path,) = save_pictures(tmp_path / "F/pictures/sub", 1)
+    before = path.read_bytes()
+    with pytest.raises(ConfigError, match=r"would get predictions in .*F/pictures, where the input .*p0\.png lies"):
+        run(model, tmp_path / "F/pictures/sub", tmp_path / "F")
+    assert path.read_bytes() == before and not (tmp_path / "F/prediction.json").exists()
+
+
 def test_flips_average_probabilities(model: Path, tmp_path: Path) -> None:
     pixels = picture()
     Image.fromarray(pixels).save(tmp_path / "p.png")
