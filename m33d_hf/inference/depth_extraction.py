@@ -38,6 +38,7 @@ from m33d_hf.errors import ConfigError, CorruptFileError, DataError, MissingDepe
 from m33d_hf.inference.depth_items import DepthItem, list_items
 from m33d_hf.inference.depth_models import DepthPredictor, load_depth_predictor
 from m33d_hf.inference.folder_lock import shared_folder
+from m33d_hf.inference.output_folders.recorded_inputs import claim_names
 from m33d_hf.inference.overlapping import Overlapped
 from m33d_hf.inference.sharding import Place, launched_place, rank_share
 from m33d_hf.modeling.video_reading_m33d import iterate_video, probe_video
@@ -138,8 +139,8 @@ def extract_depth(
         say: receives lines of progress.
 
     Raises:
-        ConfigError: invalid options, an output folder made by another model or with other settings, or one that another
-            extraction is writing to.
+        ConfigError: invalid options, an output folder made by another model, with other settings or of other inputs, or
+            one that another extraction is writing to.
         CheckpointError: no usable model. DataError: no input, or too many unreadable ones.
     """
     options.check()
@@ -152,6 +153,7 @@ def extract_depth(
     with shared_folder(options.output, place):
         claim_output(options, predictor, "videos" if found[0].is_video else "images")
         share = rank_share(found, place.rank, place.world_size)
+        claim_names(options.output, {item.rel: item.path for item in found}, {item.rel: item.path for item in share})
         name = f"[rank {place.rank} of {place.world_size}] " if place.world_size > 1 else ""
         say(
             f"{name}{predictor.kind} depth by {predictor.name} ({predictor.model_type}) on {predictor.device}: "

@@ -15,6 +15,7 @@ from m33d_hf.data.sources.frames.pairing import natural_key
 from m33d_hf.data.sources.phases.maps_beside import maps_in_words, without_maps
 from m33d_hf.data.sources.videos.files import VIDEO_SUFFIXES
 from m33d_hf.errors import ConfigError, DataError
+from m33d_hf.inference.output_folders.earlier_outputs import is_earlier_output, outputs_in_words
 from m33d_hf.modeling.picture_files_m33d import kinds_of
 from m33d_hf.modeling.video_reading_m33d import FRAME_SUFFIXES
 
@@ -87,11 +88,14 @@ def list_items(
 def files_below(root: Path, exclude: Path | None) -> list[Path]:
     """Every file below a folder that is neither hidden nor in `exclude`; links are followed, as in training.
 
+    Outputs of earlier predictions and extractions below it are left out, too; a line in the log says so.
+
     Raises:
         DataError: a folder that cannot be read.
     """
     excluded = None if exclude is None else exclude.resolve()
     files: list[Path] = []
+    outputs: list[Path] = []
     for folder, subfolders, names in os.walk(root, followlinks=True, onerror=refuse_unreadable):
         here = Path(folder)
         subfolders[:] = [
@@ -99,7 +103,12 @@ def files_below(root: Path, exclude: Path | None) -> list[Path]:
             for name in subfolders
             if name[0] != "." and (here / name).resolve() != excluded and not leads_upwards(str(here / name))
         ]
+        made = [name for name in subfolders if is_earlier_output(here / name)]
+        outputs += [here / name for name in made]
+        subfolders[:] = [name for name in subfolders if name not in made]
         files += [here / name for name in names if name[0] != "."]
+    if outputs:
+        logger.warning("%s", outputs_in_words(sorted(outputs)))
     return files
 
 

@@ -19,6 +19,7 @@ from m33d_hf.data.sources.videos.recorded_times import recording_of
 from m33d_hf.errors import ConfigError, DataError, MissingDependencyError
 from m33d_hf.inference.detection.cameras import CameraVideo
 from m33d_hf.inference.detection.deep_clips import SourceVideo
+from m33d_hf.inference.output_folders.earlier_outputs import earlier_outputs
 from m33d_hf.inference.timeline import ActionDetector, Detection
 from m33d_hf.modeling.picture_files_m33d import kinds_of
 from m33d_hf.modeling.video_reading_m33d import FRAME_SUFFIXES, frame_files
@@ -73,7 +74,7 @@ def find_videos(paths: Iterable[str | Path]) -> dict[str, Path]:
 
 def videos_below(given: Path) -> list[Path]:
     """A video file or folder of frames itself; the videos of both kinds below any other folder, without maps of depth
-    or labels beside them. Links are followed, as in training.
+    or labels beside them, and without what earlier predictions wrote. Links are followed, as in training.
 
     Raises:
         ConfigError: the path does not exist, or there is none.
@@ -82,7 +83,8 @@ def videos_below(given: Path) -> list[Path]:
         raise ConfigError(f"{given} does not exist; --video takes video files, folders of frames, or folders of both.")
     if given.is_file() or frame_files(given):
         return [given]
-    there = [given / file for file in list_files(given).files]
+    made = earlier_outputs(given)
+    there = [path for file in list_files(given).files if not made((path := given / file).parent)]
     files, _ = without_maps(given, there)
     videos = [path for path in files if path.suffix.lower() in VIDEO_SUFFIXES]
     folders = {path.parent for path in files if path.suffix.lower() in FRAME_SUFFIXES}

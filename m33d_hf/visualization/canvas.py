@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from m33d_hf.data.files.atomic_writing import write_atomically
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -84,19 +86,18 @@ def plain(axis: Axes) -> None:
 
 
 def save_figure(figure: Figure, path: Path, dpi: int = 130) -> Path:
-    """Write a PNG; creates missing folders.
+    """Write a PNG, atomically: where it is, it is whole; creates missing folders.
 
     One pass finds the layout and draws; `savefig` takes two, a quarter of the time of a table of tiles.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    path.parent.mkdir(parents=True, exist_ok=True)
     figure.set_dpi(dpi)
     figure.set_facecolor("white")
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
-    Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB").save(path, "PNG", compress_level=_COMPRESSION)
-    return path
+    image = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+    return write_atomically(path, lambda temporary: image.save(temporary, "PNG", compress_level=_COMPRESSION))
 
 
 def data_uri(path: Path) -> str:

@@ -230,6 +230,19 @@ def test_another_model_or_rule_may_not_add(tmp_path: Path) -> None:
         extract_depth(options(tmp_path), ALONE, RedPredictor())
 
 
+def test_another_input_of_the_same_name_may_not_add(tmp_path: Path) -> None:
+    """Frames of two days, named alike: the second day never gets the first one's depth."""
+    for day in ("day1", "day2"):
+        write_pictures(tmp_path / day / "walk", 2)
+    write_pictures(tmp_path / "day2" / "run", 2)
+    extract_depth(options(tmp_path, input=tmp_path / "day1"), ALONE, RedPredictor())
+    with pytest.raises(ConfigError, match=r"walk is .*day1/walk there, .*day2/walk now"):
+        extract_depth(options(tmp_path, input=tmp_path / "day2"), ALONE, RedPredictor())
+    assert extract_depth(options(tmp_path, input=tmp_path / "day2/run"), ALONE, RedPredictor()).written == 1
+    (tmp_path / "out/inputs.jsonl").unlink()  # as an earlier version left it
+    assert extract_depth(options(tmp_path, input=tmp_path / "day1"), ALONE, RedPredictor()).already_there == 1
+
+
 def test_half_precision_weights_are_run_in_full(tmp_path: Path) -> None:
     folder = save_ours(tmp_path / "model")
     M33DForDepthEstimation.from_pretrained(folder).half().save_pretrained(folder)

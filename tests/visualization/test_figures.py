@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from PIL import Image
 
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.modeling.losses_m33d import normalize_patches
 from m33d_hf.modeling.masking_m33d import complement
 from m33d_hf.modeling.patches_m33d import patchify
-from m33d_hf.visualization.canvas import data_uri, save_figure
+from m33d_hf.visualization.canvas import data_uri, new_figure, save_figure
 from m33d_hf.visualization.curves import Curve, curves_figure, smooth
 from m33d_hf.visualization.dense import (
     color_labels,
@@ -90,6 +91,18 @@ def test_reconstruction_figure(tmp_path: Path) -> None:
     path = save_figure(figure, tmp_path / "new" / "r.png")
     assert path.read_bytes().startswith(PNG)
     assert data_uri(path).startswith("data:image/png;base64,iVBOR")
+
+
+def test_a_figure_that_is_broken_off_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def torn(image: Image.Image, path: Path, *_: object, **__: object) -> None:
+        Path(path).write_bytes(PNG)
+        raise KeyboardInterrupt
+
+    figure = new_figure(2, 2)[0]
+    monkeypatch.setattr(Image.Image, "save", torn)
+    with pytest.raises(KeyboardInterrupt):
+        save_figure(figure, tmp_path / "figure.png")
+    assert not list(tmp_path.iterdir())
 
 
 def test_rgb_image_undoes_the_input_normalisation_and_greys_masked_pixels() -> None:

@@ -110,6 +110,7 @@ class SkipLedger:
         if not 0.0 <= max_bad_fraction <= 1.0:
             raise ConfigError(f"data.max_bad_fraction is {max_bad_fraction}; it must be a share between 0 and 1")
         self.path = None if path is None else Path(path)
+        self._list = None if self.path is None else SkippedList(self.path)
         self.max_bad_fraction = max_bad_fraction
         self.data_size = data_size
         self.files: dict[str, SkippedFile] = {}
@@ -140,8 +141,8 @@ class SkipLedger:
             if file.path not in self.files:
                 self.files[file.path] = file
                 self._unwritten.append(file)
-        if self._unwritten and self.path is not None:
-            append_skipped(self.path, self._unwritten)
+        if self._unwritten and self._list is not None:
+            self._list.append(self._unwritten)
         self._unwritten.clear()
 
     @property
@@ -196,8 +197,7 @@ def read_skipped(path: str | Path) -> list[SkippedFile]:
     if not path.exists():
         return []
     with path.open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
-        rows = [tuple(row) for row in csv.reader(stream)]
-    return [SkippedFile(*row) for row in rows if row != HEADER and len(row) == len(HEADER)]
+        return _rows(stream.read())
 
 
 def count_skipped(folder: str | Path) -> str:
@@ -212,22 +212,57 @@ def count_skipped(folder: str | Path) -> str:
 
 
 def append_skipped(path: Path, files: Iterable[SkippedFile]) -> None:
-    """Append the files not listed yet, as one write, so that ranks do not tear each other's lines."""
-    known = {file.listed_as for file in read_skipped(path)}
-    fresh: dict[tuple[str, bool, bool, bool], SkippedFile] = {}
-    for file in files:
-        if file.listed_as not in known:
-            fresh.setdefault(file.listed_as, file)
-    if not fresh:
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    try:
-        text = io.StringIO(newline="")
-        writer = csv.writer(text, lineterminator="\n")
-        if os.fstat(descriptor).st_size == 0:
-            writer.writerow(HEADER)
-        writer.writerows(fresh.values())
-        os.write(descriptor, text.getvalue().encode("utf-8", "surrogateescape"))
-    finally:
-        os.close(descriptor)
+    """Append the files not listed yet, once; for many calls see `SkippedList`."""
+    SkippedList(path).append(files)
+
+
+class SkippedList:
+    """The CSV of skipped files, to which several ranks append; what was read of it is not read again.
+
+    Args:
+        path: the CSV; it is created with the first file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._known: set[tuple[str, bool, bool, bool]] = set()
+        self._read = 0  # bytes
+
+    def append(self, files: Iterable[SkippedFile]) -> None:
+        """Append the files not listed yet, as one write, so that ranks do not tear each other's lines."""
+        self._look()
+        fresh: dict[tuple[str, bool, bool, bool], SkippedFile] = {}
+        for file in files:
+            if file.listed_as not in self._known:
+                fresh.setdefault(file.listed_as, file)
+        if not fresh:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        try:
+            text = io.StringIO(newline="")
+            writer = csv.writer(text, lineterminator="\n")
+            if os.fstat(descriptor).st_size == 0:
+                writer.writerow(HEADER)
+            writer.writerows(fresh.values())
+            os.write(descriptor, text.getvalue().encode("utf-8", "surrogateescape"))
+        finally:
+            os.close(descriptor)
+
+    def _look(self) -> None:
+        """Read what was appended, here or by other ranks, since the last time."""
+        size = self.path.stat().st_size if self.path.exists() else 0
+        if size < self._read:  # removed, or begun anew
+            self._known, self._read = set(), 0
+        if size == self._read:
+            return
+        with self.path.open("rb") as stream:
+            stream.seek(self._read)
+            data = stream.read()
+        self._known |= {file.listed_as for file in _rows(data.decode("utf-8", "surrogateescape"))}
+        self._read += len(data)
+
+
+def _rows(text: str) -> list[SkippedFile]:
+    rows = [tuple(row) for row in csv.reader(io.StringIO(text, newline=""))]
+    return [SkippedFile(*row) for row in rows if row != HEADER and len(row) == len(HEADER)]

@@ -31,7 +31,7 @@ from m33d_hf.data.depth.writing import Quantizer, encode_png
 from m33d_hf.data.files.atomic_writing import write_atomically, write_text_atomically
 from m33d_hf.data.files.files import decode_map, load_rgb
 from m33d_hf.data.files.json_objects import read_json_object
-from m33d_hf.data.files.skips import FILE_NAME, append_skipped, unreadable
+from m33d_hf.data.files.skips import FILE_NAME, SkippedList, unreadable
 from m33d_hf.data.plural import plural
 from m33d_hf.data.recordings.formats import open_recording
 from m33d_hf.data.recordings.recording import Content, ImportOptions, PendingFrame, Recording, picture_suffix
@@ -146,6 +146,7 @@ class _Import:
         self.summary = ImportSummary(about.kind, about.announced, notes=about.notes)
         self.wanted = max(1, min(-(-about.announced // options.every), options.limit or about.announced))
         self.quantizer = Quantizer("metric")
+        self.listed = SkippedList(output / FILE_NAME)
         self.sizes: tuple[tuple[int, int], tuple[int, ...]] | None = None
         self.timed = True
         self.started = self.reported = time.monotonic()
@@ -207,7 +208,7 @@ class _Import:
                 self.summary.skipped += 1
                 entry = unreadable(error, name)
                 self.say(f"skipped frame {frame.number}: {entry.reason}")
-                append_skipped(self.output / FILE_NAME, [entry])
+                self.listed.append([entry])
                 return
         self.timed = self.timed and frame.seconds is not None
         table.write(f"{frame.number},{'' if frame.seconds is None else f'{frame.seconds:.9f}'}\n")

@@ -40,6 +40,7 @@ class PredictionTask(ABC):
         reads_clips: the model sees clips, so that videos are the items and pictures are their frames.
         together: inputs that are computed together; None for the batch size.
         threads: that read, and that write; None for those of the options.
+        reads_options: those of `options.PARTICULAR` that have a say.
         turned: pictures that their EXIF data says to turn, so far.
     """
 
@@ -50,8 +51,15 @@ class PredictionTask(ABC):
     reads_clips: ClassVar[bool] = False
     together: ClassVar[int | None] = None
     threads: ClassVar[int | None] = None
+    reads_options: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, options: PredictionOptions) -> None:
+        """Take the options.
+
+        Raises:
+            ConfigError: a kind of output that the task does not have, or an option that it does not read.
+        """
+        options.refuse_unread(self.task, self.reads_options)
         self.options = options
         self.output = Path(options.output)
         self.of_pictures = tuple(

@@ -51,6 +51,7 @@ class ClipTask(PredictionTask):
     """Files of a clip classifier's predictions."""
 
     task = "clips"
+    reads_options = frozenset({"top_k", "clips"})
     reads_clips = True
     known: Mapping[str, str] = {
         "classes": "CSV, the likeliest classes of every video; ../classes.csv has them all",
@@ -178,7 +179,7 @@ class ClipTask(PredictionTask):
     def finish(self, items: Sequence[Item]) -> None:
         """All classes in one table."""
         if "classes" in self.of_videos:
-            gather(self.output / "classes.csv", (self.path("classes", item, ".csv") for item in items), CLASS_COLUMNS)
+            gather(self.output / "classes.csv", self.output / "classes", CLASS_COLUMNS)
 
     def closing(self) -> list[str]:
         """How many videos had depth, beside what every task says."""

@@ -6,6 +6,7 @@ import json
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,8 @@ from m33d_hf.data.depth.writing import (
 from m33d_hf.data.files.atomic_writing import write_atomically, write_text_atomically
 from m33d_hf.errors import ConfigError
 from m33d_hf.inference.depth_models import DepthPredictor
+from m33d_hf.inference.output_folders.claiming import claim_output
 from m33d_hf.inference.prediction.base import PredictionTask
-from m33d_hf.inference.prediction.claiming import claim_output
 from m33d_hf.inference.prediction.dense import DenseDepth
 from m33d_hf.inference.prediction.files.pictures import save_png
 from m33d_hf.inference.prediction.files.point_clouds import Lens, points_of, write_ply
@@ -44,6 +45,7 @@ class DepthTask(PredictionTask):
     """Files of a depth model's predictions."""
 
     task = "depth"
+    reads_options = frozenset({"flip", "tiles", "tile_overlap", "kind", "intrinsics", "calibration", "field_of_view"})
     known: Mapping[str, str] = {
         "depth": "PNG of 16 bits, in millimetres (0: unknown), which depth_spec.json beside them says",
         "arrays": "NPY, float32, in metres",
@@ -103,15 +105,23 @@ class DepthTask(PredictionTask):
             return all(self._file(kind, item).is_file() for kind in self.of_pictures)
         if not depth_is_written(self.output / "depth", item.name, "png"):
             return False
+        if "arrays" in self.of_videos and self.arrays_there(item) < self.stored(item).length:
+            return False
         return all(path.is_file() for path in self._last_files(item))
 
     def _last_files(self, item: Item) -> Iterator[Path]:
-        """The files of a video that are written last, of every kind."""
+        """The files of a video that are written last, of every kind that is made of its depth in one go."""
         for kind in self.of_videos:
             if kind == "videos":
                 yield self.path(kind, item, ".mp4")
-            elif kind != "depth":
+            elif kind in ("pictures", "points"):
                 yield self._frame(kind, item, self.stored(item).length - 1)
+
+    def arrays_there(self, item: Item) -> int:
+        """How many frames of a video have their array, up to the first that has none."""
+        folder = self.output / "arrays" / item.name
+        names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+        return next(number for number in count() if self._frame("arrays", item, number).name not in names)
 
     def stored(self, item: Item) -> FolderStore:
         """The depth of a video that is written."""
@@ -204,7 +214,9 @@ class _DepthFrames:
         done = depth_is_written(root, item.name, "png")
         self.writer = None if done else DepthVideoWriter(root, item.name, task.predictor.kind)
         self.waiting: list[np.ndarray] = []
-        self.next_frame = task.stored(item).length if self.writer is None else self.writer.next_frame
+        self.stored = task.stored(item).length if self.writer is None else self.writer.next_frame
+        # Arrays may be asked for later than depth; 16 bits are not what they are made of.
+        self.next_frame = min(self.stored, task.arrays_there(item)) if "arrays" in task.of_videos else self.stored
 
     def append(self, prepared: Looked, result: np.ndarray) -> None:
         """See `FrameSink`."""
@@ -212,6 +224,8 @@ class _DepthFrames:
             path = self.task._frame("arrays", self.item, self.next_frame)
             self.task._write(path, "arrays", result, result)
         self.next_frame += 1
+        if self.next_frame <= self.stored:
+            return
         self.waiting.append(result)
         if len(self.waiting) >= self.task.options.batch_size:
             self._flush()

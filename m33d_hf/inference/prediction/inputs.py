@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import glob
+import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -15,9 +16,12 @@ from m33d_hf.data.sources.phases.maps_beside import maps_in_words, without_maps
 from m33d_hf.data.sources.videos.files import VIDEO_SUFFIXES
 from m33d_hf.errors import ConfigError, DataError
 from m33d_hf.inference.depth_items import files_below
+from m33d_hf.inference.output_folders.earlier_outputs import earlier_outputs, outputs_in_words
 from m33d_hf.inference.prediction.roots import Roots, name_roots
 from m33d_hf.modeling.picture_files_m33d import kinds_of
 from m33d_hf.modeling.video_reading_m33d import FRAME_SUFFIXES
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,8 @@ def counted(items: Sequence[Item]) -> str:
 def find_inputs(given: Sequence[str | Path], exclude: Path | None = None, frames_are_videos: bool = False) -> Inputs:
     """Every picture and video of files, globs (`**` is any number of folders) and folders (all that is below them).
 
-    Hidden files are left out. A path that exists is taken as it stands, even if it looks like a glob.
+    Hidden files are left out, and what earlier predictions and depth extractions below a folder wrote. A path that
+    exists is taken as it stands, even if it looks like a glob.
 
     Args:
         given: paths and globs.
@@ -145,19 +150,25 @@ def _expanded(word: str, exclude: Path | None, clips: bool) -> tuple[Path, list[
     if not glob.has_magic(word):
         raise DataError(f"--input {word} does not exist.")
     found = [Path(match) for match in glob.glob(str(path), recursive=True)]
+    parts = Path(path).parts
+    fixed = next(number for number, part in enumerate(parts) if glob.has_magic(part))
+    root = Path(*parts[:fixed]) if fixed else Path(".")
+    made = earlier_outputs(root)
     files = [match for match in found if match.is_file() and not _inside(match, exclude)]
+    folders = [match for match in found if match.is_dir()]
+    if left := sorted({*(file.parent for file in files if made(file.parent)), *filter(made, folders)}):
+        logger.warning("%s", outputs_in_words(left))
+    files = [file for file in files if not made(file.parent)]
     if clips:
         _refuse_pictures(word, files)
     maps: list[Path] = []
-    for folder in (match for match in found if match.is_dir()):
+    for folder in (folder for folder in folders if not made(folder)):
         pictures, aside = without_maps(folder, files_below(folder, exclude))
         files += pictures
         maps += aside
     if not files:
         raise DataError(f"--input {word}: no files match. In a glob, * stays within a folder and ** goes below it.")
-    parts = Path(path).parts
-    fixed = next(number for number, part in enumerate(parts) if glob.has_magic(part))
-    return Path(*parts[:fixed]) if fixed else Path("."), files, maps
+    return root, files, maps
 
 
 def _inside(path: Path, folder: Path | None) -> bool:
@@ -181,3 +192,14 @@ def refuse_output_over_input(output: Path, inputs: Inputs) -> None:
     """Raise a ConfigError where predictions would be written beside what they are made of, as the next run's input."""
     if output.resolve() in {root.resolve() for root in (*inputs.roots.names, inputs.roots.common)}:
         raise ConfigError(f"--output is the input itself ({output}); choose a separate folder for the predictions.")
+
+
+def refuse_kinds_over_inputs(output: Path, kinds: Iterable[str], items: Sequence[Item]) -> None:
+    """Raise a ConfigError where the folder of a kind of output holds inputs, which predictions would replace."""
+    folders = [Path(os.path.abspath(output)) / kind for kind in kinds]
+    for item in items:
+        if folder := next((folder for folder in folders if item.path.is_relative_to(folder)), None):
+            raise ConfigError(
+                f"--output {output} would get predictions in {folder}, where the input {item.path} lies; choose a "
+                "separate folder for the predictions."
+            )

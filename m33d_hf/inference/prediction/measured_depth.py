@@ -236,6 +236,24 @@ def refuse_unusable_depth(options: PredictionOptions, model: Any, reads_maps: bo
         raise ConfigError(f"{options.model} sees depth alone: {also}.")
 
 
+def refuse_depth_of_frames(options: PredictionOptions, item: Item) -> None:
+    """Refuse a video whose frames are predicted one by one where depth is given: it is not read frame by frame.
+
+    Args:
+        options: of the prediction.
+        item: the video.
+
+    Raises:
+        DataError: `--depth` is given; without it nothing is wrong.
+    """
+    if options.depth is not None:
+        raise DataError(
+            f"{item.path}: with --depth, frames of videos are not predicted, as depth is read beside pictures alone. "
+            "Give a folder of its frames as pictures, with maps of the same names, or leave --depth out and choose "
+            "another --output"
+        )
+
+
 def notes_of_unused_depth(options: PredictionOptions, model: Any, reads_maps: bool) -> list[str]:
     """A sentence where a model of RGB and depth is given RGB alone: its predictions are not those of both.
 

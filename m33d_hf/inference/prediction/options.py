@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from m33d_hf.data.sources.frames.orientation import ORIENTATIONS
 from m33d_hf.errors import ConfigError, nearest_name_hint
 from m33d_hf.inference.prediction.views import ViewOptions
 
+# Options that only some tasks read.
+PARTICULAR = (
+    "flip", "tiles", "tile_overlap", "intrinsics", "calibration", "field_of_view", "kind", "top_k", "clips", "fps",
+)  # fmt: skip
 PRECISIONS = ("no", "bf16", "fp16")
 DEPTH_ALIGNMENTS = ("refuse", "depth_to_rgb")
 
@@ -93,6 +97,21 @@ class PredictionOptions:
         if self.intrinsics is not None and self.calibration is not None:
             raise ConfigError("--intrinsics and --calibration exclude each other: pass only one of them.")
         _ = self.views
+
+    def refuse_unread(self, what: str, read: Collection[str]) -> None:
+        """Refuse options that are stated, and not read.
+
+        Args:
+            what: is predicted, for the message.
+            read: those of `PARTICULAR` that are read.
+
+        Raises:
+            ConfigError: such an option has another value than its default.
+        """
+        usual = {each.name: each.default for each in fields(self)}
+        for name in PARTICULAR:
+            if name not in read and getattr(self, name) != usual[name]:
+                raise ConfigError(f"--{name} has no effect on the {what} that {self.model} predicts; leave it out.")
 
     @property
     def views(self) -> ViewOptions:

@@ -22,6 +22,7 @@ class PhaseTask(PredictionTask):
     """Timelines of an action detection model."""
 
     task = "phases"
+    reads_options = frozenset({"fps"})
     reads_clips = True
     together = threads = 1  # a video of hours fills batches by itself
     known: Mapping[str, str] = {

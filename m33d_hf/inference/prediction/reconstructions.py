@@ -27,7 +27,7 @@ from m33d_hf.inference.prediction.base import FrameSink, PredictionTask
 from m33d_hf.inference.prediction.files.pictures import save_png
 from m33d_hf.inference.prediction.files.video_files import write_video_file
 from m33d_hf.inference.prediction.inputs import Item
-from m33d_hf.inference.prediction.measured_depth import depth_folder, depth_rules
+from m33d_hf.inference.prediction.measured_depth import depth_folder, depth_rules, refuse_depth_of_frames
 from m33d_hf.inference.prediction.options import PredictionOptions
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.modeling.masking_m33d import draw_keep, motion_scores
@@ -116,6 +116,8 @@ class ReconstructionTask(PredictionTask):
         """See the base class."""
         if not item.is_video or self.reads_clips:
             return self.path("pictures", item, ".png").is_file()
+        if self.depth is not None:
+            return False  # what there may be was made by an earlier version, of RGB alone; see `frames`
         ends = {"videos": self.path("videos", item, ".mp4"), "pictures": self._marker(item)}
         return all(ends[kind].is_file() for kind in self.of_videos)
 
@@ -214,7 +216,12 @@ class ReconstructionTask(PredictionTask):
         return reconstruction_row(result, self.config, pixels.reshape(-1, *pixels.shape[-3:])[0].numpy())
 
     def frames(self, item: Item) -> FrameSink:
-        """See the base class."""
+        """See the base class.
+
+        Raises:
+            DataError: depth is given, which is not read for frames of videos.
+        """
+        refuse_depth_of_frames(self.options, item)
         return _RowFrames(self, item)
 
     def render(self, item: Item, info: VideoInfo, step: Callable[[], None]) -> None:

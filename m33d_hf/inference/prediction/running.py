@@ -15,11 +15,19 @@ from m33d_hf.data.plural import plural
 from m33d_hf.data.progress import Progress
 from m33d_hf.errors import ConfigError, CorruptFileError, DataError
 from m33d_hf.inference.folder_lock import shared_folder
+from m33d_hf.inference.output_folders.claiming import claim_output
+from m33d_hf.inference.output_folders.recorded_inputs import claim_names
 from m33d_hf.inference.overlapping import Overlapped
 from m33d_hf.inference.prediction.base import FrameSink, PredictionTask
 from m33d_hf.inference.prediction.building import build_prediction_task
-from m33d_hf.inference.prediction.claiming import claim_output
-from m33d_hf.inference.prediction.inputs import Inputs, Item, counted, find_inputs, refuse_output_over_input
+from m33d_hf.inference.prediction.inputs import (
+    Inputs,
+    Item,
+    counted,
+    find_inputs,
+    refuse_kinds_over_inputs,
+    refuse_output_over_input,
+)
 from m33d_hf.inference.prediction.options import PredictionOptions
 from m33d_hf.inference.sharding import Place, launched_place, rank_share
 from m33d_hf.inference.skipped_words import skipped_lines
@@ -82,7 +90,8 @@ def predict(
         say: receives lines of progress.
 
     Raises:
-        ConfigError: invalid options, or an output that was made in another way or that another call is writing to.
+        ConfigError: invalid options, or an output that was made in another way or of other inputs, or that another call
+            is writing to.
         CheckpointError: no usable model. DataError: nothing to predict on. OSError: the disk is full.
     """
     options.check()
@@ -96,9 +105,11 @@ def predict(
     items = inputs.items[: options.limit]
     if not all(task.kinds_of(item) for item in items):
         raise ConfigError(f"--save {' '.join(options.save)} makes nothing of pictures; add another kind of output.")
+    refuse_kinds_over_inputs(output, {kind for item in items for kind in task.kinds_of(item)}, items)
     with shared_folder(output, place):
-        claim_output(output, options.model, {"task": task.task, **_rules(options, inputs), **task.rules()})
+        claim_output(output, options.model, {"task": task.task, **_rules(options, inputs, task), **task.rules()})
         share = rank_share(items, place.rank, place.world_size)
+        claim_names(output, _sources(items), _sources(share))
         name = f"[rank {place.rank} of {place.world_size}] " if place.world_size > 1 else ""
         aside = f" (left aside: {inputs.ignored})" if inputs.ignored else ""
         say(f"{name}{task.describe()}: {counted(share)} of {inputs.roots}{aside}, to {output}")
@@ -111,14 +122,21 @@ def predict(
         return run.summary
 
 
-def _rules(options: PredictionOptions, inputs: Inputs) -> dict[str, object]:
-    """What two calls that write into one folder must have in common, whatever the task."""
-    return {
-        "input": inputs.roots.rule(),
-        "flip": options.flip,
-        "tile_overlap": options.tile_overlap if options.tiles else None,
-        "precision": options.precision,
-    }
+def _rules(options: PredictionOptions, inputs: Inputs, task: PredictionTask) -> dict[str, object]:
+    """What two calls that write into one folder must have in common.
+
+    Options that a task does not read are none of them: folders of earlier versions, which took them, are continued.
+    """
+    rules: dict[str, object] = {"input": inputs.roots.rule(), "precision": options.precision}
+    if "flip" in task.reads_options:
+        rules["flip"] = options.flip
+    if "tiles" in task.reads_options:
+        rules["tile_overlap"] = options.tile_overlap if options.tiles else None
+    return rules
+
+
+def _sources(items: Sequence[Item]) -> dict[str, Path]:
+    return {item.name: item.path for item in items}
 
 
 def _places(task: PredictionTask, items: Sequence[Item]) -> list[str]:

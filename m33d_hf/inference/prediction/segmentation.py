@@ -15,6 +15,7 @@ from m33d_hf.data.depth.stores import frame_name
 from m33d_hf.data.files.atomic_writing import write_atomically
 from m33d_hf.data.files.files import read_map
 from m33d_hf.data.plural import plural
+from m33d_hf.data.sources.frames.pairing import natural_key
 from m33d_hf.errors import ConfigError
 from m33d_hf.inference.loading import load_image_processor, load_model, model_digest, usable_device
 from m33d_hf.inference.prediction.base import PredictionTask
@@ -27,6 +28,7 @@ from m33d_hf.inference.prediction.measured_depth import (
     depth_folder,
     depth_rules,
     notes_of_unused_depth,
+    refuse_depth_of_frames,
     refuse_unusable_depth,
     task_inputs_of,
 )
@@ -45,6 +47,7 @@ class SegmentationTask(PredictionTask):
     """Files of a segmentation model's predictions."""
 
     task = "segmentation"
+    reads_options = frozenset({"flip", "tiles", "tile_overlap"})
     known: Mapping[str, str] = {
         "labels": "PNG of class numbers, with a palette (255: not seen by the model); ../classes.csv names them",
         "pictures": "PNG, the picture with the classes' colours over it, and their names",
@@ -105,10 +108,18 @@ class SegmentationTask(PredictionTask):
         """See the base class."""
         if not item.is_video:
             return all(self.path(kind, item, _SUFFIXES[kind]).is_file() for kind in self.of_pictures)
+        if self.depth is not None:
+            return False  # what there may be was made by an earlier version, of RGB alone; see `frames`
         kinds = [kind for kind in self.of_videos if kind in ("areas", "videos")]
         # Written after the labels, which gather in a folder of another name until they are complete.
         there = all(self.path(kind, item, _SUFFIXES[kind]).is_file() for kind in kinds)
-        return there and (self.output / "labels" / item.name).is_dir()
+        labels = self.output / "labels" / item.name
+        if not there or not labels.is_dir():
+            return False
+        if "pictures" not in self.of_videos:
+            return True
+        last = max((path.name for path in labels.glob("*.png") if path.name[0] != "."), default="", key=natural_key)
+        return (self.output / "pictures" / item.name / last).is_file()  # they are drawn in order, in one go
 
     def look(self, pixels: np.ndarray) -> Looked:
         """See the base class."""
@@ -153,7 +164,12 @@ class SegmentationTask(PredictionTask):
             yield item.name, frame, number, name, counts[number], f"{counts[number] / labels.size:.6f}"
 
     def frames(self, item: Item) -> _LabelFrames:
-        """See the base class."""
+        """See the base class.
+
+        Raises:
+            DataError: depth is given, which is not read for frames of videos.
+        """
+        refuse_depth_of_frames(self.options, item)
         return _LabelFrames(self, item)
 
     def render(self, item: Item, info: VideoInfo, step: Callable[[], None]) -> None:
@@ -191,8 +207,7 @@ class SegmentationTask(PredictionTask):
     def finish(self, items: Sequence[Item]) -> None:
         """All areas in one table."""
         if any("areas" in self.kinds_of(item) for item in items):
-            parts = (self.path("areas", item, ".csv") for item in items)
-            gather(self.output / "areas.csv", parts, AREA_COLUMNS)
+            gather(self.output / "areas.csv", self.output / "areas", AREA_COLUMNS)
 
 
 _SUFFIXES = {"labels": ".png", "pictures": ".png", "areas": ".csv", "videos": ".mp4"}

@@ -162,7 +162,8 @@ def claim_output(output: Path, options: PreparationOptions, source: Source, enco
         "shard_mb": options.shard_mb,
     }
     if not path.is_file():
-        if foreign := sorted(entry.name for entry in output.iterdir() if not _is_ours(entry)):
+        foreign = sorted(entry.name for entry in output.iterdir() if not _is_ours(entry))
+        if foreign and not path.is_file():  # another rank may have begun, and listed a broken file, since
             raise ConfigError(f"--output {output} holds {foreign[0]}, but no {PLAN_FILE}; choose an empty folder.")
         size = options.shard_mb * _MIB
         per_part = max(1, int(size / _mean_bytes(source, encoder)))

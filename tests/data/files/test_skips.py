@@ -3,10 +3,12 @@ import os
 
 import pytest
 
+from m33d_hf.data.files import skips
 from m33d_hf.data.files.skips import (
     FILE_NAME,
     SkipLedger,
     SkippedFile,
+    SkippedList,
     append_skipped,
     count_skipped,
     incomplete_entry,
@@ -104,3 +106,26 @@ def test_incomplete_files_are_listed_and_do_not_count(tmp_path):
     ledger.record(meta(range(4), FILES[:1]))  # a frame of one of them is damaged besides
     assert read_skipped(tmp_path / FILE_NAME) == [*lacking, FILES[0]] and ledger.over_budget()
     assert count_skipped(tmp_path).startswith("1 file left out, 2 incomplete")
+
+
+def test_what_was_read_of_the_list_is_not_read_again(tmp_path, monkeypatch):
+    """Bytes read grow with the list, not with its square; rows of other ranks are still seen."""
+    parsed = []
+    monkeypatch.setattr(skips, "_rows", lambda text, rows=skips._rows: parsed.append(len(text)) or rows(text))
+    path = tmp_path / FILE_NAME
+    ledger = SkipLedger(path, 1.0, 1000)
+    for file in FILES:
+        ledger.record(meta([], [file]))
+    assert 0 < sum(parsed) <= path.stat().st_size
+    other = SkippedFile("other.png", "two\nlines", "")
+    append_skipped(path, [other])
+    ledger.record(meta([], [other, SkippedFile("last.png", "x", "")]))
+    assert [file.path for file in read_skipped(path)] == [*(file.path for file in FILES), "other.png", "last.png"]
+
+
+def test_a_list_that_is_removed_is_begun_anew(tmp_path):
+    listed = SkippedList(tmp_path / FILE_NAME)
+    listed.append(FILES[:3])
+    (tmp_path / FILE_NAME).unlink()
+    listed.append(FILES[1:2])
+    assert read_skipped(tmp_path / FILE_NAME) == FILES[1:2]

@@ -56,6 +56,8 @@ def test_classes_equal_those_of_the_pipeline(clips: Path, tmp_path: Path) -> Non
     shown = read_video(tmp_path / "out/videos/v0.mp4", range(12))
     assert len(shown) == 12 and shown.shape[1] > 256, "lines below the picture"
     assert run(clips, tmp_path / "in", tmp_path / "out", save=["classes"]).already_there == 5
+    run(clips, tmp_path / "in", tmp_path / "out", save=["classes"], limit=2)
+    assert rows_of(tmp_path / "out/classes.csv") == rows, "those of earlier calls stay"
 
 
 def test_probabilities_of_several_clips_are_averaged(clips: Path, tmp_path: Path) -> None:

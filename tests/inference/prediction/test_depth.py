@@ -104,6 +104,16 @@ def test_the_same_command_continues_and_another_is_refused(ours: Path, tmp_path:
         run(ours, tmp_path / "in", tmp_path / "in")
 
 
+def test_another_picture_of_the_same_name_is_refused(ours: Path, tmp_path: Path) -> None:
+    save_pictures(tmp_path / "in", 2)
+    Image.fromarray(picture(7)).save(tmp_path / "in/p1.jpg")
+    run(ours, tmp_path / "in/*.png", tmp_path / "out", save=["depth"])
+    with pytest.raises(ConfigError, match=r"p1 is .*in/p1\.png there, .*in/p1\.jpg now"):
+        run(ours, tmp_path / "in/*.jpg", tmp_path / "out", save=["depth"])
+    again, _ = run(ours, tmp_path / "in/p0.png", tmp_path / "out", save=["depth"])
+    assert again.already_there == 1
+
+
 def test_odd_and_broken_pictures(ours: Path, tmp_path: Path) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
@@ -205,6 +215,42 @@ def test_an_interrupted_video_continues(ours: Path, tmp_path: Path, monkeypatch:
         if path.is_file() and path.suffix in (".png", ".npy"):
             assert path.read_bytes() == other.read_bytes(), path
     assert not list((tmp_path / "out").rglob(".*"))
+
+
+def test_arrays_may_be_added_to_the_depth_of_a_video(
+    ours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Added to a whole call without them, or to one that was interrupted: every frame gets its array."""
+    from m33d_hf.inference.prediction import depth as module
+
+    video = write_video(tmp_path / "walk.mp4", 8)
+    both = ["depth", "arrays"]
+    run(ours, video, tmp_path / "whole", save=both)
+    run(ours, video, tmp_path / "added", save=["depth"])
+    compute, calls = module.DepthTask.compute, 0
+
+    def broken_off(task: Any, prepared: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls > 2:
+            raise KeyboardInterrupt
+        return compute(task, prepared)
+
+    monkeypatch.setattr(module.DepthTask, "compute", broken_off)
+    with pytest.raises(KeyboardInterrupt):
+        run(ours, video, tmp_path / "continued", save=["depth"])
+    monkeypatch.undo()
+    for name in ("added", "continued"):
+        depth = {path.name: path.stat().st_mtime_ns for path in (tmp_path / name / "depth/walk").glob("*.png")}
+        summary, _ = run(ours, video, tmp_path / name, save=both)
+        assert summary.predicted == 1 and summary.frames == 8
+        again = {path.name: path.stat().st_mtime_ns for path in (tmp_path / name / "depth/walk").glob("*.png")}
+        assert depth.items() <= again.items(), "depth that is there is kept"
+        for path in (path for path in (tmp_path / "whole").rglob("*.*") if path.suffix in (".npy", ".png")):
+            assert path.read_bytes() == (tmp_path / name / path.relative_to(tmp_path / "whole")).read_bytes()
+        assert run(ours, video, tmp_path / name, save=both)[0].already_there == 1
+    (tmp_path / "added/arrays/walk/000002.npy").unlink()  # as a continued call of an earlier version left it
+    assert run(ours, video, tmp_path / "added", save=both)[0].frames == 6
 
 
 def test_a_broken_video_does_not_stop_the_others(ours: Path, tmp_path: Path) -> None:

@@ -108,3 +108,13 @@ def test_clips_and_videos(tmp_path: Path) -> None:
     frames, _ = run(save_pretraining(tmp_path / "mae", **VARIANTS["mae"]), tmp_path / "in", tmp_path / "out2")
     assert frames.frames == 6 and (tmp_path / "out2/videos/v.mp4").is_file()
     assert [path.name for path in (tmp_path / "out2").iterdir() if path.is_dir()] == ["videos"]
+
+
+def test_videos_are_skipped_where_depth_is_given(tmp_path: Path) -> None:
+    depth = save_depth(tmp_path / "depth", 1)
+    save_pictures(tmp_path / "in", 1)
+    write_video(tmp_path / "in/v.mp4", 3)
+    changes = {"depth": depth, "depth_unit": "millimetre"}
+    summary, _ = run(save_pretraining(tmp_path / "model"), tmp_path / "in", tmp_path / "out", **changes)
+    assert summary.predicted == 1 and "depth is read beside pictures alone" in summary.skipped[0].reason
+    assert not (tmp_path / "out/videos").exists()

@@ -84,6 +84,27 @@ def test_areas_palette_and_names(model: Path, tmp_path: Path) -> None:
     assert [row["class"] for row in classes] == list(NAMES.values())
 
 
+def test_areas_of_earlier_calls_stay_in_the_table(model: Path, tmp_path: Path) -> None:
+    for day in ("monday", "tuesday"):
+        save_pictures(tmp_path / "in" / day, 1)
+    run(model, tmp_path / "in", tmp_path / "out")
+    whole = (tmp_path / "out/areas.csv").read_bytes()
+    run(model, tmp_path / "in", tmp_path / "out", limit=1)
+    assert (tmp_path / "out/areas.csv").read_bytes() == whole
+    run(model, tmp_path / "in", tmp_path / "first", limit=1)
+    assert {row["input"] for row in rows_of(tmp_path / "first/areas.csv")} == {"monday/p0"}
+    run(model, tmp_path / "in", tmp_path / "first")
+    assert (tmp_path / "first/areas.csv").read_bytes() == whole
+
+
+def test_pictures_never_replace_the_inputs(model: Path, tmp_path: Path) -> None:
+    (path,) = save_pictures(tmp_path / "F/pictures/sub", 1)
+    before = path.read_bytes()
+    with pytest.raises(ConfigError, match=r"would get predictions in .*F/pictures, where the input .*p0\.png lies"):
+        run(model, tmp_path / "F/pictures/sub", tmp_path / "F")
+    assert path.read_bytes() == before and not (tmp_path / "F/prediction.json").exists()
+
+
 def test_flips_average_probabilities(model: Path, tmp_path: Path) -> None:
     pixels = picture()
     Image.fromarray(pixels).save(tmp_path / "p.png")
@@ -122,6 +143,23 @@ def test_a_video_gets_labels_areas_and_a_video(model: Path, tmp_path: Path) -> N
     again = run(model, video, tmp_path / "out")
     assert again.predicted == 1 and again.frames == 0, "only what is missing is made"
     assert (tmp_path / "out/labels/walk/000000.png").stat().st_mtime_ns == before
+
+
+def test_pictures_may_be_added_to_the_labels_of_a_video(model: Path, tmp_path: Path) -> None:
+    video = write_video(tmp_path / "walk.mp4", 4)
+    run(model, video, tmp_path / "out", save=["labels"])
+    for missing in (range(4), [3]):
+        for number in missing:
+            (tmp_path / f"out/pictures/walk/{number:06d}.png").unlink(missing_ok=True)
+        added = run(model, video, tmp_path / "out", save=["labels", "pictures"])
+        assert (added.predicted, added.already_there, added.frames) == (1, 0, 0)
+        assert [path.name for path in sorted((tmp_path / "out/pictures/walk").iterdir())] == [
+            f"{number:06d}.png" for number in range(4)
+        ]
+    assert run(model, video, tmp_path / "out", save=["labels", "pictures"]).already_there == 1
+    run(model, video, tmp_path / "both", save=["labels", "pictures"])
+    for path in (tmp_path / "both/pictures/walk").iterdir():
+        assert path.read_bytes() == (tmp_path / "out/pictures/walk" / path.name).read_bytes()
 
 
 def save_rgbd(folder: Path, **config: Any) -> Path:
@@ -223,3 +261,22 @@ def test_maps_of_another_size_are_resized_where_asked_for_as_in_training(tmp_pat
     assert "of another aspect ratio" in stretched.skipped[0].reason
     with pytest.raises(ConfigError, match="must be one of refuse, depth_to_rgb"):
         run(folder, tmp_path / "in", tmp_path / "word", depth=tmp_path / "maps", depth_align="rgb_to_depth")
+
+
+@pytest.mark.parametrize("inputs", [["rgb", "depth"], ["depth"]])
+def test_videos_are_skipped_where_depth_is_given(inputs: list[str], tmp_path: Path) -> None:
+    folder = save_rgbd(tmp_path / "model", task_inputs=inputs)
+    (path,) = save_pictures(tmp_path / "in", 1)
+    (tmp_path / "maps").mkdir()
+    Image.fromarray(np.full((48, 60), 900, np.uint16)).save(tmp_path / "maps" / path.name)
+    write_video(tmp_path / "in/walk.mp4", 3)
+    for _ in range(2):
+        summary = run(folder, tmp_path / "in", tmp_path / "out", depth=tmp_path / "maps")
+        assert summary.exit_code == 1 and [Path(file.path).name for file in summary.skipped] == ["walk.mp4"]
+        assert "depth is read beside pictures alone" in summary.skipped[0].reason
+        assert not (tmp_path / "out/labels/walk").exists() and (tmp_path / "out/labels/p0.png").is_file()
+    (tmp_path / "out/labels/walk").mkdir()  # as an earlier version left it
+    (tmp_path / "out/areas/walk.csv").touch()
+    (tmp_path / "out/videos").mkdir()
+    (tmp_path / "out/videos/walk.mp4").touch()
+    assert run(folder, tmp_path / "in", tmp_path / "out", depth=tmp_path / "maps").already_there == 1

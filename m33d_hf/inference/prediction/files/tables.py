@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 from m33d_hf.data.csv_text import csv_text
-from m33d_hf.data.files.atomic_writing import write_atomically, write_text_atomically
+from m33d_hf.data.files.atomic_writing import TEMPORARY, write_atomically, write_text_atomically
+from m33d_hf.data.sources.frames.pairing import natural_key
+
+_SUFFIX = ".csv"
 
 
 def write_rows(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> Path:
@@ -15,22 +19,43 @@ def write_rows(path: Path, header: Sequence[str], rows: Iterable[Sequence[object
     return write_text_atomically(path, csv_text(header, rows))
 
 
-def gather(target: Path, parts: Iterable[Path], header: Sequence[str]) -> Path:
-    """One CSV of the rows of all parts that exist, in their order, at constant memory.
+def gather(target: Path, folder: Path, header: Sequence[str]) -> Path:
+    """One CSV of the rows of all parts below a folder, in natural order of their names, at constant memory.
+
+    Parts of earlier calls belong to it, and those of other ranks, which may gather at the same time: the table is
+    written again until no part has come, or has changed, meanwhile, so that the last rank leaves all of them.
 
     Args:
-        target: the file to write, atomically.
-        parts: files of `write_rows` with the same header.
+        target: the file to write, atomically; outside of the folder.
+        folder: of files of `write_rows` with the same header.
         header: theirs.
     """
+    parts = _parts(folder)
+    while True:
+        write_atomically(target, partial(_write_gathered, parts, header))
+        before, parts = parts, _parts(folder)
+        if parts == before:
+            return target
 
-    def write(temporary: Path) -> None:
-        with temporary.open("w", encoding="utf-8", newline="") as stream:
-            csv.writer(stream, lineterminator="\n").writerow(header)
-            for part in parts:
-                if part.is_file():
-                    with part.open(encoding="utf-8", newline="") as rows:
-                        next(rows, None)
-                        stream.writelines(rows)
 
-    return write_atomically(target, write)
+def _parts(folder: Path) -> dict[Path, int]:
+    """Tables below a folder -> when they were written."""
+    found: dict[str, tuple[Path, int]] = {}
+    for path in folder.rglob(f"*{_SUFFIX}"):
+        if path.name.startswith(TEMPORARY):
+            continue
+        try:
+            name = path.relative_to(folder).as_posix().removesuffix(_SUFFIX)
+            found[name] = path, path.stat().st_mtime_ns
+        except FileNotFoundError:  # replaced this very moment
+            continue
+    return dict(found[name] for name in sorted(found, key=natural_key))
+
+
+def _write_gathered(parts: Iterable[Path], header: Sequence[str], temporary: Path) -> None:
+    with temporary.open("w", encoding="utf-8", newline="") as stream:
+        csv.writer(stream, lineterminator="\n").writerow(header)
+        for part in parts:
+            with part.open(encoding="utf-8", newline="") as rows:
+                next(rows, None)
+                stream.writelines(rows)

@@ -8,9 +8,8 @@ from typing import Any
 
 from m33d_hf.data.files.sealed_json import read_sealed_json, write_sealed_json
 from m33d_hf.errors import ConfigError
+from m33d_hf.inference.output_folders.earlier_outputs import PLAN_FILE
 from m33d_hf.training.processes.guards import LOCK_FILE
-
-PLAN_FILE = "prediction.json"
 
 
 def claim_output(output: Path, model: str, rules: Mapping[str, Any]) -> None:
@@ -30,12 +29,13 @@ def claim_output(output: Path, model: str, rules: Mapping[str, Any]) -> None:
     path = output / PLAN_FILE
     if not path.is_file():
         foreign = sorted(entry.name for entry in output.iterdir() if not entry.name.startswith((".", LOCK_FILE)))
-        if foreign:
+        if foreign and not path.is_file():  # another rank may have begun the folder since
             raise ConfigError(
                 f"--output {output} holds {foreign[0]}, but no {PLAN_FILE}: it was not begun by a prediction. Choose "
                 "an empty or a new folder."
             )
-        write_sealed_json(path, {"made_by": f"m33d-hf {__version__} predict", "model": model, "rules": dict(rules)})
+        if not foreign:
+            write_sealed_json(path, {"made_by": f"m33d-hf {__version__} predict", "model": model, "rules": dict(rules)})
     found = read_sealed_json(path)  # another rank may have been faster
     before = found.get("rules")
     if not isinstance(before, dict):
