@@ -45,6 +45,7 @@ from m33d_hf.training.run.loaders import (
     step_sampler,
 )
 from m33d_hf.training.run.metric_names import check_metric, eval_name, larger_is_better, refuse_metric
+from m33d_hf.training.run.output_folder import refuse_used_folder, same_folder
 from m33d_hf.training.run.plan import plan_run
 from m33d_hf.training.run.reporting import Reporter
 from m33d_hf.training.run.resume import continue_from, run_facts
@@ -88,7 +89,6 @@ class Run:
         self.ranks = Ranks(accelerator)
         self.store = CheckpointStore(args.output_dir, args.checkpoint.keep_last)
         self.ranks.on_main(self._clean)
-        refuse_to_start_over(args)
 
         if args.train.sharding.startswith(PREFIX):
             load_deepspeed(accelerator.device)  # what is missing is said before any data is rendered or read
@@ -219,15 +219,17 @@ class Run:
             return None
         found = continue_from(folders, self.engine, self.average, self.facts)
         self.step = int(found.state["step"])
-        if found.folder.parent == self.store.folder:  # those of another run lie elsewhere
+        if same_folder(found.folder.parent, self.store.folder):  # those of another run lie elsewhere
             self._metrics_record = found.state.get(METRICS_RECORD)
         self.store.damaged |= found.passed_over.keys()
         self.ranks.on_main(self._tidy)
         return found.folder
 
     def _clean(self) -> None:
-        """Remove what a killed run has left behind."""
+        """Remove what a killed run has left behind, in a folder that is this run's to write to."""
+        refuse_used_folder(self.args)
         self.store.clean()
+        refuse_used_folder(self.args)  # a checkpoint that was being replaced is back
         remove_leftovers(self.args.output_dir)
 
     def _tidy(self) -> None:
@@ -264,26 +266,13 @@ class Run:
         return None if dataset is None else build_eval_feed(self.args, self.task, self.model, dataset, self.ranks)
 
 
-def refuse_to_start_over(args: RunArguments) -> None:
-    """Refuse an output folder with checkpoints for a run that does not continue from any.
-
-    Raises:
-        ConfigError: says what to do. CheckpointError: as `find_checkpoints`.
-    """
-    if not find_checkpoints(args.resume, args.output_dir) and CheckpointStore(args.output_dir).step_folders():
-        raise ConfigError(
-            f"{args.output_dir} holds checkpoints of an earlier run, but --resume none starts a new one. Remove the "
-            "folder, choose another --output_dir, or continue with --resume auto."
-        )
-
-
 def refuse_early(args: RunArguments, task: Task) -> None:
     """Build model and data of a run to see that it can start, before something else takes minutes.
 
     Raises:
         ConfigError, DataError, CheckpointError: whatever would stop the run at its start.
     """
-    refuse_to_start_over(args)
+    refuse_used_folder(args)
     probe = copy.deepcopy(args)
     probe.evaluation.floor = False  # which reads frames
     model = build_model(probe, task)

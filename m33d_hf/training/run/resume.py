@@ -103,16 +103,22 @@ def check_resumable(state: Mapping[str, Any], folder: Path, now: Mapping[str, An
     Raises:
         ResumeError: something that decides the result differs; every difference is listed.
     """
-    differences = recipe_differences(state["args"], now["args"])
-    differences += [
-        f"{key}: {state[key]} -> {now[key]}" for key in ("data_digest", "effective_batch") if state[key] != now[key]
-    ]
+    differences = fact_differences(state, now)
     if differences:
         listed = "".join(f"\n  {line}" for line in differences)
         raise ResumeError(
             f"The run cannot be resumed from {folder}: its recipe was different.{listed}\nUndo the changes, or start a "
             "new run with another --output_dir (to keep only the weights, pass the checkpoint as --init_from)."
         )
+
+
+def fact_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Lines "key: before -> now" for everything that decides a run's result, of facts as in `run_facts`."""
+    return recipe_differences(before["args"], now["args"]) + [
+        f"{key}: {before.get(key)} -> {now.get(key)}"
+        for key in ("data_digest", "effective_batch")
+        if before.get(key) != now.get(key)
+    ]
 
 
 def run_facts(args: Mapping[str, Any], data_digest: str, plan: RunPlan, world_size: int) -> dict[str, Any]:

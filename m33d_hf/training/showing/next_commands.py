@@ -83,8 +83,8 @@ def told(commands: Sequence[NextCommand], title: str = "next:") -> list[str]:
 
 
 def to_continue(command: Command) -> list[NextCommand]:
-    """After a stop: the same command, which resumes."""
-    again = command.changed(["resume"]) if "none" in only_keys(command.words, ["resume"]) else command
+    """After a stop: the same command, which resumes; from its own folder, wherever the run came from."""
+    again = command.changed(["resume"]) if only_keys(command.words, ["resume"]) else command
     return [NextCommand("continue where it stopped", again.line())]
 
 

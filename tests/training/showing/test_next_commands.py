@@ -163,8 +163,9 @@ def test_after_a_stop_a_dry_run_and_an_evaluation() -> None:
     given = ["--recipe", "rooms/depth", "--output_dir", "out", "--dry_run"]
     command = Command(("python", "scripts/run_depth_estimation.py"), tuple(given))
     assert check(after_dry_run(command)) == {"run_depth_estimation.py": given[:-1]}
-    fresh = Command(command.start, ("--recipe", "rooms/depth", "--resume", "none"))
-    assert check(to_continue(fresh)) == {"run_depth_estimation.py": ["--recipe", "rooms/depth"]}  # it would be refused
+    for start in ("none", "outputs/other"):  # the one would be refused, the other would begin there again
+        again = Command(command.start, ("--recipe", "rooms/depth", "--resume", start))
+        assert check(to_continue(again)) == {"run_depth_estimation.py": ["--recipe", "rooms/depth"]}
     args = parse_arguments([*given[:4], "--init_from", "m", "--eval_only", "--data.source", "folder",
                             "--data.root", "photos"], "depth_estimation")  # fmt: skip
     assert value(check(after_evaluation(args, command))["predict.py"], "input") == "photos"
