@@ -230,14 +230,14 @@ def _judge(run: Run) -> dict[str, float]:
         metrics = {eval_name(name): float(value) for name, value in found.items()}
         best = run.best_metric(metrics)
         if best is not None:
-            state = {"step": run.step, "metrics": metrics, **run.facts}
-            run.ranks.on_main(lambda: _keep_best(run, model, state, best))
+            run.ranks.on_main(lambda: _keep_best(run, model, metrics, best))
         run.showing.evaluated(model, run.step, last=run.step == run.plan.total_steps)
     return metrics
 
 
-def _keep_best(run: Run, model: nn.Module, state: dict[str, Any], best: tuple[str, bool]) -> None:
+def _keep_best(run: Run, model: nn.Module, metrics: dict[str, float], best: tuple[str, bool]) -> None:
     """Keep the weights if they are the best so far, and publish them where that was asked for."""
+    state = {"step": run.step, "metrics": metrics, **run.judged_facts}
     kept = run.store.save_if_best(model, state, *best, beside=_beside(run, model))
     if kept is not None and run.publish is not None:
         run.publish(kept)

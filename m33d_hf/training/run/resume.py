@@ -67,8 +67,8 @@ FREE = (
 )
 
 
-def recipe_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Lines "key: before -> now" for every argument outside `FREE` that differs; arguments as nested dicts.
+def recipe_differences(before: Mapping[str, Any], now: Mapping[str, Any], free: Sequence[str] = FREE) -> list[str]:
+    """Lines "key: before -> now" for every argument outside `free` that differs; arguments as nested dicts.
 
     Fields that the arguments, or an entry of `model.modalities`, leave out have their defaults, so that checkpoints
     older than a field can be resumed.
@@ -78,7 +78,7 @@ def recipe_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> lis
     return [
         f"{key}: {old.get(key, absent)} -> {new.get(key, absent)}"
         for key in sorted(old.keys() | new.keys())
-        if old.get(key, absent) != new.get(key, absent) and not _free(key)
+        if old.get(key, absent) != new.get(key, absent) and not _free(key, free)
     ]
 
 
@@ -93,8 +93,8 @@ def _spelt_out(given: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**args, "model": {**model, "modalities": entries}}
 
 
-def _free(key: str) -> bool:
-    return any(key == free or (free[-1] in "._" and key.startswith(free)) for free in FREE)
+def _free(key: str, free: Sequence[str]) -> bool:
+    return any(key == name or (name[-1] in "._" and key.startswith(name)) for name in free)
 
 
 def check_resumable(state: Mapping[str, Any], folder: Path, now: Mapping[str, Any]) -> None:
@@ -112,9 +112,9 @@ def check_resumable(state: Mapping[str, Any], folder: Path, now: Mapping[str, An
         )
 
 
-def fact_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+def fact_differences(before: Mapping[str, Any], now: Mapping[str, Any], free: Sequence[str] = FREE) -> list[str]:
     """Lines "key: before -> now" for everything that decides a run's result, of facts as in `run_facts`."""
-    return recipe_differences(before["args"], now["args"]) + [
+    return recipe_differences(before["args"], now["args"], free) + [
         f"{key}: {before.get(key)} -> {now.get(key)}"
         for key in ("data_digest", "effective_batch")
         if before.get(key) != now.get(key)
