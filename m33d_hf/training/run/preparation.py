@@ -37,7 +37,6 @@ from m33d_hf.training.processes.saved_state import METRICS_RECORD
 from m33d_hf.training.processes.updating import Updater
 from m33d_hf.training.recipe.arguments import RunArguments
 from m33d_hf.training.run.feeding import BatchFeed, EvaluationFeed
-from m33d_hf.training.run.former_best import EVAL_DIGEST, evaluation_differences
 from m33d_hf.training.run.loaders import (
     build_eval_feed,
     list_left_out,
@@ -47,10 +46,16 @@ from m33d_hf.training.run.loaders import (
     step_sampler,
 )
 from m33d_hf.training.run.metric_names import check_metric, eval_name, larger_is_better, refuse_metric
-from m33d_hf.training.run.output_folder import refuse_used_folder, same_folder
 from m33d_hf.training.run.plan import plan_run
 from m33d_hf.training.run.reporting import Reporter
-from m33d_hf.training.run.resume import continue_from, run_facts
+from m33d_hf.training.run.resume import (
+    EVAL_DIGEST,
+    continue_from,
+    evaluation_differences,
+    refuse_used_folder,
+    run_facts,
+    same_folder,
+)
 from m33d_hf.training.run.seen_videos import write_seen
 from m33d_hf.training.run.stepping import StepEngine
 from m33d_hf.training.tasks.base import Task

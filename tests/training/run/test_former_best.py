@@ -13,8 +13,8 @@ from helpers.tiny_task import StoppingTask, TinyTask, tiny_arguments
 from m33d_hf.data.files.markers import mark_complete
 from m33d_hf.training.processes.checkpoint_files import read_state
 from m33d_hf.training.processes.checkpoints import CheckpointStore
-from m33d_hf.training.run.former_best import EVAL_DIGEST, evaluation_differences
 from m33d_hf.training.run.loop import train
+from m33d_hf.training.run.resume import EVAL_DIGEST, evaluation_differences
 
 # Nothing that a run finds is better.
 PERFECT = 0.0
