@@ -173,11 +173,13 @@ def _check_finite(run: Run) -> None:
     if step is None:
         return
     folder = capture(run, step)
+    before = run.store.latest() or run.resumed_from
+    kept = f" and the weights before it, --init_from {before}" if before is not None else ""
     raise NonFiniteLossError(
         f"The loss or its gradient became NaN or infinite in step {step}; no update has been applied since. Sample "
-        f"keys, seed and weights are in {folder}: reproduce the step with --replay {folder}. To avoid it, try "
-        "--train.precision bf16 or no instead of fp16, a lower learning rate, a longer warm-up or "
-        "--optim.clip_grad_norm; then --resume auto."
+        f"keys, seed and weights are in {folder}: reproduce the step with --replay {folder}. Resumed, the run would "
+        "come to the same step again. To avoid it, try --train.precision bf16 or no instead of fp16, a lower learning "
+        f"rate, a longer warm-up or --optim.clip_grad_norm, in a run with another --output_dir{kept}."
     )
 
 

@@ -69,8 +69,8 @@ FREE = (
     "logging.",
     "hub.",
 )
-# Best weights are compared by what evaluations find. A resumed run may be evaluated on other data or by another protocol,
-# and a run that was killed before its first checkpoint leaves best weights to whatever starts in its folder next.
+# Best weights are compared by what evaluations find: a resumed run may be evaluated on other data or by another
+# protocol, and a run that was killed before its first checkpoint leaves them to whatever starts in its folder next.
 EVAL_DIGEST = "eval_digest"  # of the evaluation data, in the state of `best`
 _JUDGING = ("data.eval_", "data.max_eval_samples", "evaluation.")
 # Of these, what decides when and what is evaluated besides, not what an evaluation finds.
