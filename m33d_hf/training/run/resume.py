@@ -125,11 +125,12 @@ def check_resumable(state: Mapping[str, Any], folder: Path, now: Mapping[str, An
 
 
 def fact_differences(before: Mapping[str, Any], now: Mapping[str, Any], free: Sequence[str] = FREE) -> list[str]:
-    """Lines "key: before -> now" for everything that decides a run's result, of facts as in `run_facts`."""
+    """Lines "key: before -> now" for everything that decides a run's result, of facts as in `run_facts`; a digest that
+    `now` does not have is not compared."""
     return recipe_differences(before["args"], now["args"], free) + [
-        f"{key}: {before.get(key)} -> {now.get(key)}"
+        f"{key}: {before.get(key)} -> {now[key]}"
         for key in ("data_digest", "effective_batch")
-        if before.get(key) != now.get(key)
+        if key in now and before.get(key) != now[key]
     ]
 
 
@@ -222,8 +223,40 @@ def continue_from(
                 _tell(folder, state, passed_over)
             return Continued(folder, state, passed_over)
         passed_over[folder] = reason
+    raise _none_left(folders, passed_over)
+
+
+def look_ahead(folders: Sequence[Path], terms: int, facts: Mapping[str, Any]) -> Path:
+    """The checkpoint that `continue_from` would restore, found without a model to restore it to.
+
+    Args:
+        folders: the newest first, at least one.
+        terms: loss terms of the model.
+        facts: of the run, see `run_facts`.
+
+    Raises:
+        ResumeError: as `continue_from`.
+    """
+    passed_over = dict[Path, str]()
+    for folder in folders:
+        reason = damage(folder)
+        try:
+            if reason is None:
+                state = read_state(folder)
+                check_state(state, folder, terms)
+                check_resumable(state, folder, facts)
+                return folder
+        except ResumeError:
+            raise
+        except CheckpointError as error:
+            reason = str(error)
+        passed_over[folder] = str(reason)
+    raise _none_left(folders, passed_over)
+
+
+def _none_left(folders: Sequence[Path], passed_over: Mapping[Path, str]) -> ResumeError:
     listed = "".join(f"\n  {folder.name}: {reason}" for folder, reason in passed_over.items())
-    raise ResumeError(
+    return ResumeError(
         f"No checkpoint in {folders[0].parent} can be resumed from.{listed}\nRestore a copy of one of these folders, "
         f"or start anew: remove {folders[0].parent}, or choose another --output_dir."
     )
