@@ -9,6 +9,7 @@ disk or a partial copy, or damaged since, is never picked up.
 
 from __future__ import annotations
 
+import math
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -53,7 +54,8 @@ class CheckpointStore:
         keep_last: number of resumable checkpoints kept, at least 1; `best` is kept besides.
 
     Attributes:
-        damaged: folders found to be damaged, which count as absent until they are written again.
+        damaged: folders found to be damaged, which count as absent until they are written again; so does a `best`
+            of other evaluations.
     """
 
     def __init__(self, output_dir: str | Path, keep_last: int = 2) -> None:
@@ -150,6 +152,8 @@ class CheckpointStore:
     ) -> Path | None:
         """`save_best` where ``state["metrics"][metric]`` is better than that of the best so far; None where it is not.
 
+        Anything is better than NaN and infinity, with which nothing can be compared.
+
         Raises:
             CheckpointError: as `save`.
         """
@@ -157,7 +161,8 @@ class CheckpointStore:
         found = read_state(former).get("metrics") if former else None
         known = found.get(metric) if isinstance(found, dict) else None
         value = state["metrics"][metric]
-        if not isinstance(known, int | float) or (value > known if greater else value < known):
+        finite = isinstance(known, int | float) and math.isfinite(known)
+        if not finite or (value > known if greater else value < known):
             return self.save_best(model, state, beside)
         return None
 

@@ -218,6 +218,17 @@ def is_in_use(output_dir: str | Path) -> bool:
     return False
 
 
+def refuse_in_use(output_dir: str | Path) -> None:
+    """Refuse an output folder whose lock a process holds, without taking it.
+
+    Raises:
+        ConfigError: as `output_lock`.
+    """
+    if is_in_use(output_dir):
+        folder = Path(output_dir)
+        raise _in_use(folder, (folder / LOCK_FILE).read_text(encoding="utf-8"))
+
+
 def _lock(file: IO[str], folder: Path) -> None:
     if fcntl is None:
         return
@@ -225,8 +236,12 @@ def _lock(file: IO[str], folder: Path) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         file.seek(0)
-        raise ConfigError(
-            f"{folder} is being written by {file.read() or 'another process'}. If you started one run with several "
-            "processes, they did not find each other (on CPU use torchrun and --cpu true, not `accelerate launch`); "
-            "otherwise give each run its own --output_dir."
-        ) from error
+        raise _in_use(folder, file.read()) from error
+
+
+def _in_use(folder: Path, holder: str) -> ConfigError:
+    return ConfigError(
+        f"{folder} is being written by {holder or 'another process'}. If you started one run with several "
+        "processes, they did not find each other (on CPU use torchrun and --cpu true, not `accelerate launch`); "
+        "otherwise give each run its own --output_dir."
+    )

@@ -53,7 +53,7 @@ def check_state(state: Mapping[str, Any], folder: Path, terms: int) -> None:
     wrong.unless(isinstance(state.get("data_digest"), str), "data_digest is not text")
     wrong.unless(_is_count(state.get("effective_batch")), "effective_batch is not a number of samples")
     args = state.get("args")
-    wrong.unless(isinstance(args, Mapping) and _args_are_plain(args), "args is not a mapping of arguments")
+    wrong.unless(isinstance(args, Mapping) and args_are_plain(args), "args is not a mapping of arguments")
     entries = state.get(ENTRIES)
     wrong.unless(entries is None or _is_count(entries), f"{ENTRIES} is {entries!r}, not a number")
     record = state.get(METRICS_RECORD)
@@ -249,7 +249,8 @@ def _is_sum(value: Any) -> bool:
     return _is_number(value) and abs(value) <= torch.finfo(torch.float32).max
 
 
-def _args_are_plain(args: Mapping[str, Any]) -> bool:
+def args_are_plain(args: Mapping[str, Any]) -> bool:
+    """Whether recorded arguments have the form that comparing them needs."""
     model = args.get("model")
     modalities = model.get("modalities") if isinstance(model, Mapping) else None
     return modalities is None or (isinstance(modalities, list) and all(isinstance(m, Mapping) for m in modalities))

@@ -20,7 +20,7 @@ OPEN_KEYS = frozenset(
         *("model.depth_mean", "model.depth_std", "model.max_depth", "model.depth_prior_weight"),
         *("train.max_steps", "train.batch_size", "train.precision"),
         *("optim.warmup_steps", "evaluation.every_steps", "evaluation.batch_size", "checkpoint.every_steps"),
-        *("logging.every_steps", "data.num_workers", "data.keep_decoded_gb", "data.frame_stride"),
+        *("logging.every_steps", "data.num_workers", "data.keep_decoded_gb"),
     }
 )
 

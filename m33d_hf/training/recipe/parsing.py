@@ -50,11 +50,13 @@ class Resolved:
         args: with a stand-in or the default for what is open.
         origins: dotted key -> layer.
         open_keys: keys that are `auto`; `m33d_hf.training.settling` decides them.
+        for_clips: whether the method was read for clips or for images; None without a method.
     """
 
     args: RunArguments
     origins: dict[str, str]
     open_keys: frozenset[str] = frozenset()
+    for_clips: bool | None = None
 
 
 def parse_arguments(argv: list[str], task: str) -> RunArguments:
@@ -126,7 +128,8 @@ def resolve(argv: list[str], task: str) -> Resolved:
     if asked is not None and origins["data.max_train_samples"] != "command line":
         args.data.max_train_samples = recipes.RecipeNumber(asked)
     args.validate(origins)
-    return Resolved(args, origins, frozenset(open_keys))
+    sections = [label for label, _ in layers if label.startswith("method ")]
+    return Resolved(args, origins, frozenset(open_keys), sections[-1].endswith("(clips)") if sections else None)
 
 
 def _said_by(tree: dict[str, Any]) -> set[str]:

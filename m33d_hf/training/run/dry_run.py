@@ -19,14 +19,18 @@ from m33d_hf.evaluation.flops import TASKS as COUNTED
 from m33d_hf.evaluation.flops import flops_per_sample
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.modeling.masking_m33d import visible_count
+from m33d_hf.training.processes.checkpoints import find_checkpoints
+from m33d_hf.training.processes.guards import refuse_in_use
 from m33d_hf.training.recipe.arguments import RunArguments
 from m33d_hf.training.recipe.recipes import leaves
 from m33d_hf.training.run.evaluation_run import as_trained, check_all_loaded, known_data
 from m33d_hf.training.run.loaders import overlap_lines
 from m33d_hf.training.run.memory import estimate_memory
 from m33d_hf.training.run.metric_names import check_metric
-from m33d_hf.training.run.plan import plan_run
+from m33d_hf.training.run.plan import RunPlan, plan_run
 from m33d_hf.training.run.preparation import build_model
+from m33d_hf.training.run.resume import look_ahead, refuse_used_folder, run_facts
+from m33d_hf.training.run.stepping import loss_weights
 from m33d_hf.training.run.trial import measured_cost
 from m33d_hf.training.settling.settle import shorter
 from m33d_hf.training.tasks.base import Task
@@ -53,6 +57,8 @@ def dry_run(
     """
     if args.eval_only:
         return _lines(_evaluation_sections(args, task, origins or {}))
+    refuse_in_use(args.output_dir)
+    refuse_used_folder(args)
     model = build_model(args, task)
     config = config_of(model)
     check_metric(args, task, model)
@@ -73,6 +79,7 @@ def dry_run(
             *plan.describe(args, world),
             *task.describe(args, model, train_set),
             *overlap_lines(args, train_set, eval_set),
+            *_continued(args, task, model, train_set, plan, world),
         ],
         "training data": check_first_samples(args, task, model, train_set, train=True),
     }
@@ -86,6 +93,24 @@ def dry_run(
     else:
         sections["cost"] = replace(cost, trial_steps=shorter(plan.total_steps) if left else 0).lines()
     return _lines(sections)
+
+
+def _continued(
+    args: RunArguments, task: Task, model: nn.Module, train_set: SampleDataset, plan: RunPlan, world: int
+) -> list[str]:
+    """The checkpoint that the run would go on from, if any.
+
+    Raises:
+        ResumeError: none can be used, or they are of a run with another recipe.
+    """
+    folders = find_checkpoints(args.resume, args.output_dir)
+    if not folders:
+        return []
+    known = task.knows_digest(train_set)
+    facts = run_facts(args.to_dict(), task.data_digest(train_set) if known else "", plan, world)
+    if not known:
+        del facts["data_digest"]
+    return [f"continues from {look_ahead(folders, len(loss_weights(model)), facts)}"]
 
 
 def _evaluation_sections(args: RunArguments, task: Task, origins: dict[str, str]) -> dict[str, list[str]]:

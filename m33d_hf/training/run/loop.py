@@ -173,11 +173,13 @@ def _check_finite(run: Run) -> None:
     if step is None:
         return
     folder = capture(run, step)
+    before = run.store.latest() or run.resumed_from
+    kept = f" and the weights before it, --init_from {before}" if before is not None else ""
     raise NonFiniteLossError(
         f"The loss or its gradient became NaN or infinite in step {step}; no update has been applied since. Sample "
-        f"keys, seed and weights are in {folder}: reproduce the step with --replay {folder}. To avoid it, try "
-        "--train.precision bf16 or no instead of fp16, a lower learning rate, a longer warm-up or "
-        "--optim.clip_grad_norm; then --resume auto."
+        f"keys, seed and weights are in {folder}: reproduce the step with --replay {folder}. Resumed, the run would "
+        "come to the same step again. To avoid it, try --train.precision bf16 or no instead of fp16, a lower learning "
+        f"rate, a longer warm-up or --optim.clip_grad_norm, in a run with another --output_dir{kept}."
     )
 
 
@@ -230,14 +232,14 @@ def _judge(run: Run) -> dict[str, float]:
         metrics = {eval_name(name): float(value) for name, value in found.items()}
         best = run.best_metric(metrics)
         if best is not None:
-            state = {"step": run.step, "metrics": metrics, **run.facts}
-            run.ranks.on_main(lambda: _keep_best(run, model, state, best))
+            run.ranks.on_main(lambda: _keep_best(run, model, metrics, best))
         run.showing.evaluated(model, run.step, last=run.step == run.plan.total_steps)
     return metrics
 
 
-def _keep_best(run: Run, model: nn.Module, state: dict[str, Any], best: tuple[str, bool]) -> None:
+def _keep_best(run: Run, model: nn.Module, metrics: dict[str, float], best: tuple[str, bool]) -> None:
     """Keep the weights if they are the best so far, and publish them where that was asked for."""
+    state = {"step": run.step, "metrics": metrics, **run.judged_facts}
     kept = run.store.save_if_best(model, state, *best, beside=_beside(run, model))
     if kept is not None and run.publish is not None:
         run.publish(kept)

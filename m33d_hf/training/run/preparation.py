@@ -23,6 +23,7 @@ from m33d_hf.data.randomness import seeded
 from m33d_hf.errors import ConfigError, first_line
 from m33d_hf.modeling.fields_m33d import shown
 from m33d_hf.training.processes.beside import SEEN
+from m33d_hf.training.processes.checkpoint_files import read_state
 from m33d_hf.training.processes.checkpoints import BEST, CheckpointStore, find_checkpoints
 from m33d_hf.training.processes.compiling import checkpoint_activations, compile_model, eager_evaluation
 from m33d_hf.training.processes.deepspeed import ZeroUpdater, load_deepspeed
@@ -47,7 +48,14 @@ from m33d_hf.training.run.loaders import (
 from m33d_hf.training.run.metric_names import check_metric, eval_name, larger_is_better, refuse_metric
 from m33d_hf.training.run.plan import plan_run
 from m33d_hf.training.run.reporting import Reporter
-from m33d_hf.training.run.resume import continue_from, run_facts
+from m33d_hf.training.run.resume import (
+    EVAL_DIGEST,
+    continue_from,
+    evaluation_differences,
+    refuse_used_folder,
+    run_facts,
+    same_folder,
+)
 from m33d_hf.training.run.seen_videos import write_seen
 from m33d_hf.training.run.stepping import StepEngine
 from m33d_hf.training.tasks.base import Task
@@ -88,7 +96,6 @@ class Run:
         self.ranks = Ranks(accelerator)
         self.store = CheckpointStore(args.output_dir, args.checkpoint.keep_last)
         self.ranks.on_main(self._clean)
-        refuse_to_start_over(args)
 
         if args.train.sharding.startswith(PREFIX):
             load_deepspeed(accelerator.device)  # what is missing is said before any data is rendered or read
@@ -106,10 +113,12 @@ class Run:
         self.facts = run_facts(args.to_dict(), task.data_digest(train_set), self.plan, self.ranks.size)
         self.step = 0
         self._metrics_record: Mapping[str, Any] | None = None
+        self._eval_set = eval_set
         self.resumed_from = self._resume()
+        self.ranks.on_main(self._look_at_best)
         self.feed = self._build_feed(train_set)
         self.eval_feed = self._build_eval_feed(eval_set)
-        self._eval_set, self._prepared = eval_set, time.perf_counter()
+        self._prepared = time.perf_counter()
         plan, record = self.plan, self._metrics_record
         self.report = Reporter(
             args, accelerator, plan.total_steps, plan.steps_per_epoch, self.step, record, task.headline
@@ -122,6 +131,11 @@ class Run:
 
         args, sets = self.args, (self.train_set, self._eval_set)
         return Showing(args, self.task, self.model, self.accelerator, *sets, self._prepared)
+
+    @cached_property
+    def judged_facts(self) -> dict[str, Any]:
+        """What is stored beside the best weights; for the main process, as it may read a list of all files."""
+        return self.facts | ({} if self._eval_set is None else {EVAL_DIGEST: self._eval_set.source.digest()})
 
     def close(self) -> None:
         """End the loaders' workers and remove the hooks from the model."""
@@ -219,25 +233,36 @@ class Run:
             return None
         found = continue_from(folders, self.engine, self.average, self.facts)
         self.step = int(found.state["step"])
-        if found.folder.parent == self.store.folder:  # those of another run lie elsewhere
+        if same_folder(found.folder.parent, self.store.folder):  # those of another run lie elsewhere
             self._metrics_record = found.state.get(METRICS_RECORD)
         self.store.damaged |= found.passed_over.keys()
-        self.ranks.on_main(self._tidy)
+        self.ranks.on_main(lambda: self.store.retain(self.step))  # drops what a kill kept from being dropped
         return found.folder
 
     def _clean(self) -> None:
-        """Remove what a killed run has left behind."""
+        """Remove what a killed run has left behind, in a folder that is this run's to write to."""
+        refuse_used_folder(self.args)
         self.store.clean()
+        refuse_used_folder(self.args)  # a checkpoint that was being replaced is back
         remove_leftovers(self.args.output_dir)
 
-    def _tidy(self) -> None:
-        """Drop what a kill kept from being dropped, and tell of a damaged `best`."""
-        self.store.retain(self.step)
+    def _look_at_best(self) -> None:
+        """Tell of a `best` that is damaged, or whose metrics are of other evaluations than this run's."""
+        path = self.store.folder / BEST
         wrong = self.store.check_best()
         if wrong is not None:
             logger.warning(
-                "%s/%s is damaged: %s. Its weights are lost; the best evaluation from step %d on replaces it.",
-                self.store.folder, BEST, wrong, self.step,
+                "%s is damaged: %s. Its weights are lost; the best evaluation from step %d on replaces it.",
+                path, wrong, self.step,
+            )  # fmt: skip
+        if self.store.best() is None or self._eval_set is None or not self.args.checkpoint.save_best:
+            return
+        differences = evaluation_differences(read_state(path), self.judged_facts)
+        if differences:
+            self.store.damaged.add(path)
+            logger.warning(
+                "%s cannot be compared with this run's evaluations (%s): the best evaluation from step %d on replaces "
+                "it.", path, "; ".join(differences), self.step,
             )  # fmt: skip
 
     def _build_feed(self, dataset: SampleDataset) -> BatchFeed:
@@ -264,26 +289,13 @@ class Run:
         return None if dataset is None else build_eval_feed(self.args, self.task, self.model, dataset, self.ranks)
 
 
-def refuse_to_start_over(args: RunArguments) -> None:
-    """Refuse an output folder with checkpoints for a run that does not continue from any.
-
-    Raises:
-        ConfigError: says what to do. CheckpointError: as `find_checkpoints`.
-    """
-    if not find_checkpoints(args.resume, args.output_dir) and CheckpointStore(args.output_dir).step_folders():
-        raise ConfigError(
-            f"{args.output_dir} holds checkpoints of an earlier run, but --resume none starts a new one. Remove the "
-            "folder, choose another --output_dir, or continue with --resume auto."
-        )
-
-
 def refuse_early(args: RunArguments, task: Task) -> None:
     """Build model and data of a run to see that it can start, before something else takes minutes.
 
     Raises:
         ConfigError, DataError, CheckpointError: whatever would stop the run at its start.
     """
-    refuse_to_start_over(args)
+    refuse_used_folder(args)
     probe = copy.deepcopy(args)
     probe.evaluation.floor = False  # which reads frames
     model = build_model(probe, task)

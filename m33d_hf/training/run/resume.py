@@ -1,22 +1,25 @@
-"""Resuming a run: what must be the same, and how its state is restored."""
+"""Resuming a run: what must be the same, how its state is restored, and which folders are not its to write to."""
 
 from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from m33d_hf.data.files.markers import damage, has_digests, listed_digests
-from m33d_hf.errors import CheckpointError, ResumeError
+from m33d_hf.data.files.markers import FINAL, MARKER, damage, has_digests, listed_digests
+from m33d_hf.data.files.sealed_json import read_sealed_json
+from m33d_hf.errors import CheckpointError, ConfigError, CorruptFileError, ResumeError
 from m33d_hf.modeling.configuration_m33d import ModalitySpec
 from m33d_hf.training.processes.checkpoint_files import WEIGHTS, read_average, read_optimizer, read_state, read_weights
+from m33d_hf.training.processes.checkpoints import CheckpointStore, find_checkpoints
 from m33d_hf.training.processes.ema import WeightAverage
 from m33d_hf.training.processes.fsdp2 import local
 from m33d_hf.training.processes.saved_state import (
+    args_are_plain,
     check_average,
     check_files,
     check_finite,
@@ -25,8 +28,9 @@ from m33d_hf.training.processes.saved_state import (
 )
 from m33d_hf.training.recipe.arguments import RunArguments
 from m33d_hf.training.recipe.recipes import merge
+from m33d_hf.training.recipe.task_names import PRETRAINING
 from m33d_hf.training.run.plan import RunPlan
-from m33d_hf.training.run.reporting import flatten
+from m33d_hf.training.run.reporting import CONFIG, flatten
 from m33d_hf.training.run.stepping import StepEngine
 
 logger = logging.getLogger(__name__)
@@ -65,10 +69,18 @@ FREE = (
     "logging.",
     "hub.",
 )
+# Best weights are compared by what evaluations find: a resumed run may be evaluated on other data or by another
+# protocol, and a run that was killed before its first checkpoint leaves them to whatever starts in its folder next.
+EVAL_DIGEST = "eval_digest"  # of the evaluation data, in the state of `best`
+_JUDGING = ("data.eval_", "data.max_eval_samples", "evaluation.")
+# Of these, what decides when and what is evaluated besides, not what an evaluation finds.
+_CADENCE = ("evaluation.every_", "evaluation.at_end", "evaluation.floor", "evaluation.diagnostics", "evaluation.inputs",
+            "evaluation.metric", "evaluation.greater_is_better")  # fmt: skip
+_LISTED = 8  # differences in one message
 
 
-def recipe_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Lines "key: before -> now" for every argument outside `FREE` that differs; arguments as nested dicts.
+def recipe_differences(before: Mapping[str, Any], now: Mapping[str, Any], free: Sequence[str] = FREE) -> list[str]:
+    """Lines "key: before -> now" for every argument outside `free` that differs; arguments as nested dicts.
 
     Fields that the arguments, or an entry of `model.modalities`, leave out have their defaults, so that checkpoints
     older than a field can be resumed.
@@ -78,7 +90,7 @@ def recipe_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> lis
     return [
         f"{key}: {old.get(key, absent)} -> {new.get(key, absent)}"
         for key in sorted(old.keys() | new.keys())
-        if old.get(key, absent) != new.get(key, absent) and not _free(key)
+        if old.get(key, absent) != new.get(key, absent) and not _free(key, free)
     ]
 
 
@@ -93,8 +105,8 @@ def _spelt_out(given: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**args, "model": {**model, "modalities": entries}}
 
 
-def _free(key: str) -> bool:
-    return any(key == free or (free[-1] in "._" and key.startswith(free)) for free in FREE)
+def _free(key: str, free: Sequence[str]) -> bool:
+    return any(key == name or (name[-1] in "._" and key.startswith(name)) for name in free)
 
 
 def check_resumable(state: Mapping[str, Any], folder: Path, now: Mapping[str, Any]) -> None:
@@ -103,16 +115,42 @@ def check_resumable(state: Mapping[str, Any], folder: Path, now: Mapping[str, An
     Raises:
         ResumeError: something that decides the result differs; every difference is listed.
     """
-    differences = recipe_differences(state["args"], now["args"])
-    differences += [
-        f"{key}: {state[key]} -> {now[key]}" for key in ("data_digest", "effective_batch") if state[key] != now[key]
-    ]
+    differences = fact_differences(state, now)
     if differences:
         listed = "".join(f"\n  {line}" for line in differences)
         raise ResumeError(
             f"The run cannot be resumed from {folder}: its recipe was different.{listed}\nUndo the changes, or start a "
             "new run with another --output_dir (to keep only the weights, pass the checkpoint as --init_from)."
         )
+
+
+def fact_differences(before: Mapping[str, Any], now: Mapping[str, Any], free: Sequence[str] = FREE) -> list[str]:
+    """Lines "key: before -> now" for everything that decides a run's result, of facts as in `run_facts`; a digest that
+    `now` does not have is not compared."""
+    return recipe_differences(before["args"], now["args"], free) + [
+        f"{key}: {before.get(key)} -> {now[key]}"
+        for key in ("data_digest", "effective_batch")
+        if key in now and before.get(key) != now[key]
+    ]
+
+
+def evaluation_differences(former: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Lines "key: before -> now" for what makes the metrics of two evaluations incomparable; empty where nothing does.
+
+    Args:
+        former: state of the best weights.
+        now: facts of the run, as in `run_facts`, with `EVAL_DIGEST`; without it folders are compared by name.
+    """
+    if not isinstance(former.get("args"), Mapping) or not args_are_plain(former["args"]):
+        return ["its state.json does not say how it was trained"]
+    free = [*(key for key in FREE if key not in _JUDGING), *_CADENCE]
+    if now["args"].get("task") != PRETRAINING:  # whose retrieval compares the samples of a batch
+        free.append("evaluation.batch_size")
+    digests = [facts.get(EVAL_DIGEST) for facts in (former, now)]
+    if None in digests:  # of an earlier version
+        return fact_differences(former, now, free)
+    found = fact_differences(former, now, [*free, "data.eval_root"])
+    return found if digests[0] == digests[1] else [*found, f"{EVAL_DIGEST}: {digests[0]} -> {digests[1]}"]
 
 
 def run_facts(args: Mapping[str, Any], data_digest: str, plan: RunPlan, world_size: int) -> dict[str, Any]:
@@ -185,8 +223,40 @@ def continue_from(
                 _tell(folder, state, passed_over)
             return Continued(folder, state, passed_over)
         passed_over[folder] = reason
+    raise _none_left(folders, passed_over)
+
+
+def look_ahead(folders: Sequence[Path], terms: int, facts: Mapping[str, Any]) -> Path:
+    """The checkpoint that `continue_from` would restore, found without a model to restore it to.
+
+    Args:
+        folders: the newest first, at least one.
+        terms: loss terms of the model.
+        facts: of the run, see `run_facts`.
+
+    Raises:
+        ResumeError: as `continue_from`.
+    """
+    passed_over = dict[Path, str]()
+    for folder in folders:
+        reason = damage(folder)
+        try:
+            if reason is None:
+                state = read_state(folder)
+                check_state(state, folder, terms)
+                check_resumable(state, folder, facts)
+                return folder
+        except ResumeError:
+            raise
+        except CheckpointError as error:
+            reason = str(error)
+        passed_over[folder] = str(reason)
+    raise _none_left(folders, passed_over)
+
+
+def _none_left(folders: Sequence[Path], passed_over: Mapping[Path, str]) -> ResumeError:
     listed = "".join(f"\n  {folder.name}: {reason}" for folder, reason in passed_over.items())
-    raise ResumeError(
+    return ResumeError(
         f"No checkpoint in {folders[0].parent} can be resumed from.{listed}\nRestore a copy of one of these folders, "
         f"or start anew: remove {folders[0].parent}, or choose another --output_dir."
     )
@@ -242,3 +312,74 @@ def restore_window(engine: StepEngine, state: Mapping[str, Any]) -> None:
         mine = windows.sum(0) if engine.ranks.rank == 0 else torch.zeros_like(windows[0])
     engine.window.copy_(mine)
     engine.window_steps = int(state["window_steps"])
+
+
+def refuse_used_folder(args: RunArguments) -> None:
+    """Refuse an output folder whose checkpoints or model the run would not continue but replace. Writes nothing.
+
+    Raises:
+        ConfigError: it holds checkpoints, and the run does not continue from any.
+        ResumeError: it holds checkpoints or a model of another run than the one that is resumed.
+        CheckpointError: as `find_checkpoints`.
+    """
+    store, resumed = CheckpointStore(args.output_dir), find_checkpoints(args.resume, args.output_dir)
+    if not resumed and store.step_folders():
+        raise ConfigError(
+            f"{args.output_dir} holds checkpoints of an earlier run, but --resume none starts a new one. Remove the "
+            "folder, choose another --output_dir, or continue with --resume auto."
+        )
+    if not resumed or same_folder(resumed[0].parent, store.folder):
+        return
+    held = _held(store)
+    source = next(_facts_of_checkpoints(resumed), None)
+    if held is None or source is None:  # resuming says what is wrong with every checkpoint
+        return
+    there = next(_facts_of_checkpoints(store.step_folders()[::-1]), None) or _facts_of_config(Path(args.output_dir))
+    if there is None:
+        listed = ["it does not say which run they are of"]
+    else:
+        listed = fact_differences(there, source)
+    if listed:
+        more = [f"and {len(listed) - _LISTED} more"] if len(listed) > _LISTED else []
+        lines = "".join(f"\n  {line}" for line in [*listed[:_LISTED], *more])
+        raise ResumeError(
+            f"{args.output_dir} holds {held} of another run than --resume {args.resume}, which would replace them."
+            f"{lines}\nChoose another --output_dir, remove the folder if nobody needs it, or leave --resume out to "
+            "continue the run that is there."
+        )
+
+
+def same_folder(one: Path, other: Path) -> bool:
+    """Whether two paths name the same folder, however they are written."""
+    return one.resolve() == other.resolve()
+
+
+def _held(store: CheckpointStore) -> str | None:
+    """What a run would lose, in a word; None where there is nothing."""
+    best = store.best()
+    if store.step_folders() or best is not None:
+        return "checkpoints"
+    folder = store.folder.parent
+    if not folder.is_dir():
+        return None
+    weights = any(FINAL.fullmatch(path.name) and path.suffix == ".safetensors" for path in folder.iterdir())
+    return "model files" if weights or (folder / MARKER).exists() else None
+
+
+def _facts_of_checkpoints(folders: list[Path]) -> Iterator[Mapping[str, Any]]:
+    for folder in folders:
+        try:
+            state = read_state(folder)
+        except CheckpointError:
+            continue  # damaged; the one before tells as much
+        if isinstance(state.get("args"), dict):
+            yield state
+
+
+def _facts_of_config(folder: Path) -> Mapping[str, Any] | None:
+    """Of a folder without step checkpoints: what its run wrote when it began."""
+    try:
+        found = read_sealed_json(folder / CONFIG)
+    except CorruptFileError:
+        return None
+    return found if isinstance(found.get("args"), dict) else None

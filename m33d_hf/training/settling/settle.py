@@ -13,12 +13,12 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from m33d_hf.data.plural import plural
-from m33d_hf.errors import CheckpointError, DataError
+from m33d_hf.data.plural import agree, plural
+from m33d_hf.errors import CheckpointError, ConfigError, DataError
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.training.processes.checkpoint_files import read_state
 from m33d_hf.training.processes.checkpoints import find_checkpoints
-from m33d_hf.training.recipe.arguments import RunArguments, same_setting
+from m33d_hf.training.recipe.arguments import RunArguments, said_by, same_setting
 from m33d_hf.training.recipe.parsing import Resolved, resolve
 from m33d_hf.training.recipe.run_data import build_run_source, run_rows
 from m33d_hf.training.settling.architecture import DENSE, DETECTION, TAKEN, Origin, adopt, read_origin, with_modalities
@@ -63,7 +63,8 @@ def settle(resolved: Resolved) -> Settled:
 
     Raises:
         CheckpointError, ConversionError: `init_from` cannot be read, or does not say what nobody else says.
-        ConfigError, DataError: data that cannot be used, where it has to be looked at.
+        ConfigError, DataError: data that cannot be used, where it has to be looked at; a checkpoint of clips for a
+            method that was read for images; a key that is `auto` and that nothing decides for this task.
     """
     work = _Work(copy.deepcopy(resolved.args), dict(resolved.origins), set(resolved.open_keys))
     earlier = _earlier(work.args)
@@ -73,8 +74,12 @@ def settle(resolved: Resolved) -> Settled:
         origin = read_origin(work.args) if work.args.init_from is not None else None
         if origin is not None:
             work.take(origin)
+        if not work.args.eval_only:
+            work.refuse_other_frames(resolved.for_clips)
         if work.open:
             work.size(origin)
+        if not work.args.eval_only:
+            work.refuse_open()
     left = frozenset() if work.args.eval_only or earlier is not None else frozenset(work.open & {PRIOR_WEIGHT})
     return Settled(work.args, work.origins, work.lines, work.decided, left)
 
@@ -160,6 +165,23 @@ class _Work:
             more = ["modalities"] if "modalities" in taken else []
             self.lines.append(f"taken from {args.init_from}: {', '.join(filter(None, [listed, *more]))}")
 
+    def refuse_other_frames(self, for_clips: bool | None) -> None:
+        """A method's section, and whether it has one, was chosen before the checkpoint said how many frames."""
+        args = self.args
+        frames = int(args.model.get("num_frames", M33DConfig.num_frames))
+        if for_clips is None or for_clips == (frames > 1):
+            return
+        if for_clips:
+            raise ConfigError(
+                f"model.num_frames auto{said_by('model.num_frames', self.origins)} is 1: no checkpoint of clips says "
+                f"otherwise, but the method {args.method} was read for clips. Pass --model.num_frames N, of each clip."
+            )
+        raise ConfigError(
+            f"{args.init_from} was trained on clips of {plural(frames, 'frame')}, but the method {args.method} was "
+            f"read for images, as nothing states model.num_frames. Pass --model.num_frames {frames} to pre-train on "
+            "clips (with a recipe for clips, whose stage is null), or --model.num_frames 1 for images."
+        )
+
     def size(self, origin: Origin | None) -> None:
         """Look at the data and the machine, and decide the rest."""
         args, machine = self.args, find_machine(self.args)
@@ -185,13 +207,25 @@ class _Work:
         config = M33DConfig(**args.model)
         stated = {f"train.{name}": getattr(args.train, name) for name in ("batch_size", "accumulation", "max_steps")}
         stated = {key: value for key, value in stated.items() if key not in self.open}
-        if args.train.epochs is not None:
-            effective = args.train.batch_size * args.train.accumulation * machine.processes
-            stated["train.max_steps"] = max(1, round(args.train.epochs * data.samples / effective))
+        stated["train.epochs"] = args.train.epochs
         for key, value in schedule(args.task, machine, data, config, stated).items():
             if key in self.open:
                 self.put(key, value, _SIZED)
         self.lines += self._said(machine, data, config)
+
+    def refuse_open(self) -> None:
+        """Refuse what is still open: the run would take a stand-in for it, one step for a whole training.
+
+        Fields of the model are left out: those that the task uses are decided by then, or are the first stage's.
+        """
+        undecided = sorted(key for key in self.open if not key.startswith("model."))
+        if not undecided:
+            return
+        said = ", ".join(f"{key} auto{said_by(key, self.origins)}" for key in undecided)
+        raise ConfigError(
+            f"{said}: nothing decides {agree(len(undecided), 'it', 'them')} for {self.args.task}. State a value, or "
+            "leave it to the recipe."
+        )
 
     def _clips(self) -> bool:
         frames = self.args.model.get("num_frames")

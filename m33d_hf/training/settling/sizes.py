@@ -129,7 +129,10 @@ def schedule(
     batch = int(stated.get("train.batch_size") or max(1, min(chosen.batch // machine.processes, largest)))
     accumulation = int(stated.get("train.accumulation") or 1)
     effective = batch * accumulation * machine.processes
-    steps = stated.get("train.max_steps") or _steps(Work(task, machine, data, config, effective), chosen.seconds)
+    epochs = stated.get("train.epochs")
+    per_epoch = max(1, data.samples // effective)  # as the run's plan has it
+    stated_steps = stated.get("train.max_steps") if epochs is None else max(1, round(epochs * per_epoch))
+    steps = stated_steps or _steps(Work(task, machine, data, config, effective), chosen.seconds)
     return {
         "train.batch_size": batch,
         "train.max_steps": steps,

@@ -21,6 +21,7 @@ from m33d_hf.errors import (
 )
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.modeling.task_heads_m33d import HEADS
+from m33d_hf.training.processes.checkpoints import CheckpointStore
 from m33d_hf.training.recipe.arguments import RunArguments, same_setting
 from m33d_hf.training.recipe.parsing import resolve
 from m33d_hf.training.recipe.recipes import recipe_chain, recipe_names
@@ -83,8 +84,8 @@ def told(commands: Sequence[NextCommand], title: str = "next:") -> list[str]:
 
 
 def to_continue(command: Command) -> list[NextCommand]:
-    """After a stop: the same command, which resumes."""
-    again = command.changed(["resume"]) if "none" in only_keys(command.words, ["resume"]) else command
+    """After a stop: the same command, which resumes; from its own folder, wherever the run came from."""
+    again = command.changed(["resume"]) if only_keys(command.words, ["resume"]) else command
     return [NextCommand("continue where it stopped", again.line())]
 
 
@@ -257,7 +258,7 @@ def after_error(error: Exception, args: RunArguments | None, command: Command) -
     if isinstance(error, NonFiniteLossError):
         captured = sorted(Path(args.output_dir).glob("nonfinite/*"), key=lambda path: path.stat().st_mtime)
         replay = [_replay(command, path) for path in captured[-1:]]
-        return replay + to_continue(command)
+        return [*replay, _gentler(args, command)]
     refused = isinstance(error, ConfigError) and "none" in only_keys(command.words, ["resume"])
     if isinstance(error, ResumeError) or (refused and _has_checkpoints(args)):
         fresh = command.changed(["output_dir"], output_dir=unused(args.output_dir))
@@ -270,6 +271,19 @@ def after_error(error: Exception, args: RunArguments | None, command: Command) -
     if isinstance(error, CheckpointError) and not isinstance(error, ConversionError) and _has_checkpoints(args):
         return to_continue(command)
     return [NextCommand(*answer) for answer in about_data(error, args, command)]
+
+
+def _gentler(args: RunArguments, command: Command) -> NextCommand:
+    """After NaN: what decides the result may not change in a resumed run, which would repeat it bit for bit."""
+    rate = args.optim.learning_rate / 2
+    settings: dict[str, object] = {"output_dir": unused(args.output_dir), "optim.learning_rate": rate}
+    latest = CheckpointStore(args.output_dir).latest()
+    start = [] if latest is None else ["init_from", "init."]
+    if latest is not None:
+        settings["init_from"] = str(latest)
+    since = "from the beginning" if latest is None else f"from the weights of {latest.name}"
+    fresh = command.changed(["output_dir", "resume", *start], **settings)
+    return NextCommand(f"train anew {since} at half the learning rate", fresh.line())
 
 
 def _has_checkpoints(args: RunArguments) -> bool:

@@ -238,6 +238,10 @@ class Task:
         """Digest of the training data, stored in train_config.json and compared on resume."""
         return dataset.source.digest()
 
+    def knows_digest(self, dataset: SampleDataset) -> bool:
+        """Whether `data_digest` of a dry run's data is that of the run."""
+        return True
+
 
 class SourceTask(Task):
     """A task with one of our models that reads its samples from a source.

@@ -1,5 +1,6 @@
 import errno
 import json
+import math
 import os
 import resource
 
@@ -59,6 +60,20 @@ def test_best_is_replaced_whole(tmp_path, model):
     store.save_best(model, {"step": 2})
     assert read_state(store.best())["step"] == 2
     assert [path.name for path in store.folder.iterdir()] == ["best"]
+
+
+@pytest.mark.parametrize("first", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("greater", [True, False])
+def test_a_best_that_is_no_number_is_replaced_by_any(tmp_path, model, first, greater):
+    """Every comparison with NaN is false, so that it would stay the best."""
+    store = CheckpointStore(tmp_path)
+
+    def found(step, value):
+        return store.save_if_best(model, {"step": step, "metrics": {"loss": value}}, "loss", greater)
+
+    assert found(1, first) and found(2, 0.5)
+    assert not found(3, math.nan) and not found(4, 0.5)
+    assert read_state(store.best())["step"] == 2
 
 
 @pytest.mark.parametrize("how", ["no marker", "truncated", "file missing", "marker torn"])

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 import torch
@@ -13,12 +16,15 @@ from helpers.frames_on_disk import write_frames
 from helpers.rooms_runs import words
 from helpers.tiny import tiny_config
 from m33d_hf.data.loader.collation import PretrainingCollator
-from m33d_hf.errors import ConfigError, DataError
+from m33d_hf.data.loader.loading import SampleDataset
+from m33d_hf.errors import ConfigError, DataError, ResumeError
 from m33d_hf.modeling.video_tasks_m33d import M33DForVideoActionDetection
+from m33d_hf.training.processes.guards import output_lock
 from m33d_hf.training.recipe.arguments import RunArguments
 from m33d_hf.training.recipe.parsing import resolve
 from m33d_hf.training.recipe.run_data import build_run_datasets
 from m33d_hf.training.run.dry_run import describe_parameters, dry_run, estimate_memory
+from m33d_hf.training.run.loop import train
 from m33d_hf.training.tasks.base import build_task
 from m33d_hf.training.tasks.detection.task import ActionDetectionTask
 from m33d_hf.training.tasks.pretraining import PretrainingTask
@@ -80,6 +86,71 @@ def test_parameters_add_up(tmp_path: Path) -> None:
 def test_it_stops_where_the_run_would(tmp_path: Path) -> None:
     args, _ = arguments("rooms/pretrain", tmp_path, data__max_train_samples="13")
     with pytest.raises(ConfigError, match="13 samples"):
+        dry_run(args, PretrainingTask())
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of two steps."""
+    folder = tmp_path_factory.mktemp("trained")
+    train(arguments("rooms/pretrain", folder)[0], PretrainingTask())
+    return folder
+
+
+def test_it_says_from_where_the_run_goes_on(trained: Path) -> None:
+    args, _ = arguments("rooms/pretrain", trained, dry_run="true", logging__every_steps="1")
+    before = {path: path.stat().st_mtime_ns for path in trained.rglob("*")}
+    assert f"continues from {trained / 'checkpoints' / 'step_00000002'}" in dry_run(args, PretrainingTask())
+    assert {path: path.stat().st_mtime_ns for path in trained.rglob("*")} == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "said"),
+    [
+        ({"resume": "none"}, ConfigError, "holds checkpoints of an earlier run"),
+        ({"optim__learning_rate": "0.5"}, ResumeError, "its recipe was different.*learning_rate: .* -> 0.5"),
+        ({"data__max_train_samples": "12"}, ResumeError, "its recipe was different.*max_train_samples"),
+        ({"train__accumulation": "2"}, ResumeError, "effective_batch: 4 -> 8"),
+    ],
+)
+def test_it_stops_where_the_folder_would_stop_the_run(
+    trained: Path, changes: dict[str, str], error: type[Exception], said: str
+) -> None:
+    args, _ = arguments("rooms/pretrain", trained, **changes)
+    args.dry_run = True
+    with pytest.raises(error, match=f"(?s){said}"):
+        dry_run(args, PretrainingTask())
+    with pytest.raises(error, match=f"(?s){said}"):  # as the run itself
+        train(args, PretrainingTask())
+
+
+def test_a_digest_that_only_the_run_will_know_is_not_compared(trained: Path) -> None:
+    """Detection learns from its features which videos it uses; a dry run extracts none."""
+
+    class Late(PretrainingTask):
+        def data_digest(self, dataset: SampleDataset) -> str:
+            return "of features that are not there"
+
+        def knows_digest(self, dataset: SampleDataset) -> bool:
+            return ActionDetectionTask().knows_digest(cast(SampleDataset, SimpleNamespace(store=None)))
+
+    args, _ = arguments("rooms/pretrain", trained)
+    assert "continues from" in dry_run(args, Late())
+    Late.knows_digest = PretrainingTask.knows_digest  # type: ignore[method-assign]
+    with pytest.raises(ResumeError, match="of features that are not there"):
+        dry_run(args, Late())
+
+
+def test_it_stops_where_every_checkpoint_is_damaged(trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "checkpoints" / "step_00000002" / "optimizer.pt").unlink()
+    with pytest.raises(ResumeError, match=r"can be resumed from\.\n  step_00000002: optimizer.pt"):
+        dry_run(arguments("rooms/pretrain", tmp_path)[0], PretrainingTask())
+
+
+def test_it_stops_where_another_process_writes(tmp_path: Path) -> None:
+    args, _ = arguments("rooms/pretrain", tmp_path)
+    with output_lock(tmp_path), pytest.raises(ConfigError, match="is being written by process"):
         dry_run(args, PretrainingTask())
 
 

@@ -246,6 +246,17 @@ def test_no_update_is_applied_from_the_bad_step_on(tmp_path):
     assert all(torch.equal(kept[name], captured[name]) for name in kept)
 
 
+def test_after_a_non_finite_loss_the_weights_before_it_are_named(tmp_path):
+    """A resumed run may change none of what would help."""
+    (_, index), *_ = StepSampler(24, 4, seed=3).step_rows(2)
+    options = {"explosive": [index]}
+    with pytest.raises(NonFiniteLossError) as caught:
+        run(tmp_path, data__options=options, logging__every_steps=12, checkpoint__every_steps=2)
+    kept = CheckpointStore(tmp_path).latest()
+    assert kept.name == "step_00000002" and f"--init_from {kept}." in str(caught.value)
+    assert "another --output_dir" in str(caught.value) and "--resume auto" not in str(caught.value)
+
+
 def test_a_non_finite_gradient_under_a_finite_loss_is_caught_too(tmp_path):
     class RootTask(TinyTask):
         def prepare_step(self, model, batches):

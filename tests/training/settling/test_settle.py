@@ -20,6 +20,7 @@ from m33d_hf.modeling.video_tasks_m33d import M33DForVideoClassification
 from m33d_hf.training.recipe.parsing import parse_arguments, resolve
 from m33d_hf.training.run.evaluation_run import as_trained
 from m33d_hf.training.run.loop import train
+from m33d_hf.training.run.plan import plan_run
 from m33d_hf.training.settling.settle import Settled, settle
 from m33d_hf.training.tasks.base import build_task
 
@@ -189,6 +190,49 @@ def test_auto_is_for_what_the_rule_decides() -> None:
         parse_arguments(["--recipe", "own/pretrain"], "pretraining")
     opened = resolve(["--recipe", "nyuv2_depth", "--train.max_steps", "auto"], "depth_estimation")
     assert opened.open_keys == {"train.max_steps"} and opened.args.train.epochs is None
+
+
+def test_what_nothing_decides_is_refused(clips: Path, frames: Path) -> None:
+    """A stand-in was trained with instead: one step for the recipe's thirty epochs."""
+    words = ["--recipe", "own/phases", "--data.root", "videos", "--init_from", str(clips)]
+    both = ["--train.max_steps", "auto", "--train.batch_size", "auto"]
+    with pytest.raises(ConfigError, match=r"train.batch_size auto \(command line\), train.max_steps auto .* them for"):
+        settled("action_detection", *words, *both)
+    with pytest.raises(ConfigError, match="frame_stride must be an integer, not 'auto'"):
+        settled("action_detection", *words, "--data.frame_stride", "auto")
+    assert settled("action_detection", *words, *both, "--eval_only").args.eval_only, "nothing is trained"
+    unused = ["--recipe", "own/depth", "--data.root", str(frames), *OWN, "--model.temporal_hidden_size", "auto"]
+    assert "temporal_hidden_size" not in settled("depth_estimation", *unused).args.model
+
+
+def test_epochs_are_planned_with_the_batch_that_is_decided(frames: Path) -> None:
+    words = ["--recipe", "own/depth", "--data.root", str(frames), "--cpu", "--train.epochs", "40"]
+    args = settled("depth_estimation", *words, "--train.batch_size", "auto").args
+    steps = plan_run(args, 16, world_size=1).total_steps
+    assert args.train.batch_size == 8 and steps == 80, "half of the 16 frames, twice an epoch"
+    assert args.optim.warmup_steps == steps // 10
+    assert args.checkpoint.every_steps is not None and steps / 4 <= args.checkpoint.every_steps <= steps
+    stated = settled("depth_estimation", *words, "--train.batch_size", "8").args
+    assert stated.to_dict() == args.to_dict(), "as if it had been stated"
+
+
+@pytest.mark.parametrize(("recipe", "method"), [("rooms/pretrain", "mae"), ("rooms/pretrain_stage1", "m33d")])
+def test_a_method_for_images_does_not_train_the_clips_of_its_start(recipe: str, method: str, clips: Path) -> None:
+    """`mae` has no section for clips, and a stage is of images alone; nobody looked again at either."""
+    words = ["--recipe", recipe, "--method", method, "--init_from", str(clips)]
+    with pytest.raises(ConfigError, match=r"trained on clips of 4 frames, but the method .* --model.num_frames 1"):
+        settled("pretraining", *words)
+    with pytest.raises(ConfigError, match=r"does not support clips|set stage to null"):
+        settled("pretraining", *words, "--model.num_frames", "4")
+    images = settled("pretraining", *words, "--model.num_frames", "1").args
+    assert M33DConfig(**images.model).num_frames == 1
+    build_task("pretraining").build_model(images)
+    own = ["--recipe", "rooms/pretrain_clips", "--method", "videomae", "--init_from", str(clips)]
+    assert settled("pretraining", *own).args.model["num_frames"] == 8
+    opened = [*own, "--model.num_frames", "auto"]
+    assert settled("pretraining", *opened).args.model["num_frames"] == 4, "the recipe's method, for the start's clips"
+    with pytest.raises(ConfigError, match=r"num_frames auto \(command line\) is 1"):
+        settled("pretraining", *own[:4], "--model.num_frames", "auto")
 
 
 def test_a_run_starts_from_a_run_and_goes_on_as_it_was(frames: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from PIL import Image
 
 from helpers.rooms_runs import words
 from m33d_hf.data.depth.unit_guess import DepthOptions, detect_depth_spec
+from m33d_hf.data.files.markers import mark_complete
 from m33d_hf.errors import CheckpointError, ConfigError, DataError, DepthUnitError, NonFiniteLossError, ResumeError
 from m33d_hf.inspection.request import read_request
 from m33d_hf.modeling.depth_m33d import DepthSpec
@@ -163,8 +164,9 @@ def test_after_a_stop_a_dry_run_and_an_evaluation() -> None:
     given = ["--recipe", "rooms/depth", "--output_dir", "out", "--dry_run"]
     command = Command(("python", "scripts/run_depth_estimation.py"), tuple(given))
     assert check(after_dry_run(command)) == {"run_depth_estimation.py": given[:-1]}
-    fresh = Command(command.start, ("--recipe", "rooms/depth", "--resume", "none"))
-    assert check(to_continue(fresh)) == {"run_depth_estimation.py": ["--recipe", "rooms/depth"]}  # it would be refused
+    for start in ("none", "outputs/other"):  # the one would be refused, the other would begin there again
+        again = Command(command.start, ("--recipe", "rooms/depth", "--resume", start))
+        assert check(to_continue(again)) == {"run_depth_estimation.py": ["--recipe", "rooms/depth"]}
     args = parse_arguments([*given[:4], "--init_from", "m", "--eval_only", "--data.source", "folder",
                             "--data.root", "photos"], "depth_estimation")  # fmt: skip
     assert value(check(after_evaluation(args, command))["predict.py"], "input") == "photos"
@@ -190,12 +192,33 @@ def test_after_errors(tmp_path: Path) -> None:
     assert check(after_error(CheckpointError("full"), args, command)) == {"run_depth_estimation.py": given}
     (out / "nonfinite" / "step_3").mkdir(parents=True)
     lines = [each.line for each in after_error(NonFiniteLossError("nan"), args, command)]
-    assert lines[0].endswith(f"--replay {out / 'nonfinite' / 'step_3'}") and lines[1] == command.line()
+    assert lines[0].endswith(f"--replay {out / 'nonfinite' / 'step_3'}") and len(lines) == 2
     other = check(after_error(ResumeError("other"), args, command))["run_depth_estimation.py"]
     assert value(other, "output_dir") == f"{out}-2" == unused(str(out))
     anew = Command(command.start, (*given, "--resume", "none"))
     lines = [each.line for each in after_error(ConfigError("holds checkpoints"), args, anew)]
     assert lines[0].endswith(f"--output_dir {out}-2") and lines[1] == command.line()
+
+
+def test_after_nan_a_run_is_started_that_does_not_repeat_it(tmp_path: Path) -> None:
+    """Resumed it would come to the same step again, and nothing that would help may change in a resumed run."""
+    out = tmp_path / "out"
+    given = ["--recipe", "rooms/depth", "--output_dir", str(out), "--init_from", "first", "--resume", "none",
+             "--optim.learning_rate", "1e-4"]  # fmt: skip
+    args = parse_arguments(given, "depth_estimation")
+    command = Command(("python", "scripts/run_depth_estimation.py"), tuple(given))
+
+    def answer() -> list[str]:
+        return check(after_error(NonFiniteLossError("nan"), args, command))["run_depth_estimation.py"]
+
+    for start in ("first", str(out / "checkpoints" / "step_00000004")):
+        found = parse_arguments(answer(), "depth_estimation")
+        assert found.optim.learning_rate == args.optim.learning_rate / 2
+        assert (found.init_from, found.output_dir, found.resume) == (start, f"{out}-2", "auto")
+        folder = out / "checkpoints" / "step_00000004"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "state.json").write_text("{}")
+        mark_complete(folder)
 
 
 def test_phases_without_a_first_stage_are_answered_by_its_command(tmp_path: Path) -> None:

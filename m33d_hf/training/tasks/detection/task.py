@@ -296,6 +296,10 @@ class ActionDetectionTask(Task):
         told = [features.source.digest(), origin.get("weights"), origin.get("clip"), origin.get("precision"), keys]
         return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
+    def knows_digest(self, dataset: SampleDataset) -> bool:
+        """Not before all features are there: they say which videos are used."""
+        return cast(FeatureDataset, dataset).store is not None
+
 
 def _features(
     args: RunArguments, model: M33DForVideoActionDetection, share: Share, inputs: Sequence[str]
