@@ -18,12 +18,8 @@ import torch.distributed as dist
 from m33d_hf.data.loader.workers import lost_worker, tells_of_a_lost_worker
 from m33d_hf.data.plural import agree, plural
 from m33d_hf.errors import CheckpointError, ConfigError, M33DError, WorkerLostError
+from m33d_hf.training.processes.file_locks import lock_alone, lock_shared
 from m33d_hf.training.processes.launcher import launched
-
-try:
-    import fcntl
-except ImportError:  # Windows: two runs in one folder are not noticed there
-    fcntl = None  # type: ignore[assignment]
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 LOCK_FILE = ".lock"
@@ -209,24 +205,15 @@ def is_in_use(output_dir: str | Path) -> bool:
     except OSError:
         return False
     with file:
-        if fcntl is None:
-            return False
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            return True
-    return False
+        return not lock_shared(file, output_dir)
 
 
 def _lock(file: IO[str], folder: Path) -> None:
-    if fcntl is None:
+    if lock_alone(file, folder):
         return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        file.seek(0)
-        raise ConfigError(
-            f"{folder} is being written by {file.read() or 'another process'}. If you started one run with several "
-            "processes, they did not find each other (on CPU use torchrun and --cpu true, not `accelerate launch`); "
-            "otherwise give each run its own --output_dir."
-        ) from error
+    file.seek(0)
+    raise ConfigError(
+        f"{folder} is being written by {file.read() or 'another process'}. If you started one run with several "
+        "processes, they did not find each other (on CPU use torchrun and --cpu true, not `accelerate launch`); "
+        "otherwise give each run its own --output_dir."
+    )
