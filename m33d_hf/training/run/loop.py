@@ -18,6 +18,7 @@ from m33d_hf.data.files.skips import count_skipped
 from m33d_hf.data.remembering import forget
 from m33d_hf.errors import CheckpointError, ConfigError, M33DError, NonFiniteLossError
 from m33d_hf.training.processes.beside import copy_beside
+from m33d_hf.training.processes.device_memory import memory_named
 from m33d_hf.training.processes.guards import StopSignals, exit_code, output_lock
 from m33d_hf.training.processes.launch import open_accelerator
 from m33d_hf.training.processes.launcher import SAVING, STEPPING, patience
@@ -86,6 +87,7 @@ def train(
         DataError: too many unusable files.
         CheckpointError: a checkpoint that cannot be read or written.
         ResumeError: a checkpoint of a run with another recipe.
+        DeviceMemoryError: a device without enough memory.
         NonFiniteLossError: NaN or infinity, captured below output_dir/nonfinite.
     """
     if args.hub.push and publish is None:
@@ -109,9 +111,10 @@ def train(
         stack.enter_context(patience(STEPPING))
         command = command or started_as(args.task, words_from(args))
         try:
-            finished = _steps(run)
-            if finished:
-                _finish(run)
+            with memory_named(args):
+                finished = _steps(run)
+                if finished:
+                    _finish(run)
         except M33DError as error:
             _show(run, f"ended by {type(error).__name__}: {error}", after_error(error, args, command))
             raise
