@@ -11,8 +11,7 @@ from typing import IO
 
 from m33d_hf.errors import ConfigError
 from m33d_hf.inference.sharding import Place
-from m33d_hf.training.processes.file_locks import SYSTEM_HAS_LOCKS, lock_alone, lock_shared
-from m33d_hf.training.processes.guards import LOCK_FILE
+from m33d_hf.training.processes.guards import LOCK_FILE, SYSTEM_HAS_LOCKS, lock_alone, lock_shared
 
 # What `torchrun`, `accelerate launch` and `srun` give to all processes of a launch, and to no other launch.
 _LAUNCH_MARKS = ("TORCHELASTIC_RUN_ID", "MASTER_ADDR", "MASTER_PORT", "SLURM_JOB_ID", "SLURM_STEP_ID")

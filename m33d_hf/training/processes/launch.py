@@ -20,9 +20,8 @@ from torch import nn
 
 from m33d_hf.data.loader.allocator import keep_freed_memory
 from m33d_hf.errors import CheckpointError, ConfigError, MissingDependencyError
-from m33d_hf.training.processes.device_memory import memory_named
 from m33d_hf.training.processes.fsdp2 import launcher_hidden, settle_sharding
-from m33d_hf.training.processes.guards import check_world_size, full_disk_named, lost_process_named
+from m33d_hf.training.processes.guards import check_world_size, full_disk_named, lost_process_named, memory_named
 from m33d_hf.training.processes.launcher import watch_launcher
 from m33d_hf.training.recipe.arguments import RunArguments
 

@@ -18,8 +18,7 @@ from m33d_hf.data.files.skips import count_skipped
 from m33d_hf.data.remembering import forget
 from m33d_hf.errors import CheckpointError, ConfigError, M33DError, NonFiniteLossError
 from m33d_hf.training.processes.beside import copy_beside
-from m33d_hf.training.processes.device_memory import memory_named
-from m33d_hf.training.processes.guards import StopSignals, exit_code, output_lock
+from m33d_hf.training.processes.guards import StopSignals, exit_code, memory_named, output_lock
 from m33d_hf.training.processes.launch import open_accelerator
 from m33d_hf.training.processes.launcher import SAVING, STEPPING, patience
 from m33d_hf.training.processes.saved_state import ENTRIES, METRICS_RECORD

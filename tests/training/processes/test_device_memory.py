@@ -11,7 +11,7 @@ from helpers.rooms_runs import words
 from helpers.tiny_task import TinyTask, tiny_arguments
 from m33d_hf.errors import ConfigError, DeviceMemoryError
 from m33d_hf.scripts._main import main
-from m33d_hf.training.processes.device_memory import memory_named
+from m33d_hf.training.processes.guards import memory_named
 from m33d_hf.training.run import trial
 from m33d_hf.training.run.loop import train
 

@@ -11,14 +11,14 @@ import pytest
 from m33d_hf.errors import ConfigError
 from m33d_hf.inference.folder_lock import shared_folder
 from m33d_hf.inference.sharding import Place
-from m33d_hf.training.processes import file_locks
+from m33d_hf.training.processes import guards
 from m33d_hf.training.processes.guards import is_in_use, output_lock
 
 
 @pytest.fixture
 def failing(monkeypatch):
     """Makes every flock fail with an error number, as file systems do."""
-    monkeypatch.setattr(file_locks, "_told", set())
+    monkeypatch.setattr(guards, "_told", set())
 
     def fail_with(number: int) -> None:
         def flock(*_: object) -> None:
