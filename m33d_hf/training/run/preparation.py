@@ -44,12 +44,13 @@ from m33d_hf.training.run.loaders import (
     skip_ledger,
     step_sampler,
 )
-from m33d_hf.training.run.metric_names import check_metric, eval_name, larger_is_better, refuse_metric
+from m33d_hf.training.run.metric_names import check_absent, check_metric, eval_name, larger_is_better
 from m33d_hf.training.run.plan import plan_run
 from m33d_hf.training.run.reporting import Reporter
 from m33d_hf.training.run.resume import continue_from, run_facts
 from m33d_hf.training.run.seen_videos import write_seen
 from m33d_hf.training.run.stepping import StepEngine
+from m33d_hf.training.showing.stale import remove_shown
 from m33d_hf.training.tasks.base import Task
 from m33d_hf.training.tasks.class_balance import is_balanced
 from m33d_hf.training.tasks.class_numbers import write_classes
@@ -82,6 +83,7 @@ class Run:
     """
 
     publish: Callable[[Path], None] | None = None
+    _absent = False
 
     def __init__(self, args: RunArguments, task: Task, accelerator: Accelerator, stop: StopSignals) -> None:
         self.args, self.task, self.accelerator, self.stop = args, task, accelerator, stop
@@ -107,6 +109,8 @@ class Run:
         self.step = 0
         self._metrics_record: Mapping[str, Any] | None = None
         self.resumed_from = self._resume()
+        if self.resumed_from is None:
+            self.ranks.on_main(lambda: remove_shown(args.output_dir))  # of a run that was here before
         self.feed = self._build_feed(train_set)
         self.eval_feed = self._build_eval_feed(eval_set)
         self._eval_set, self._prepared = eval_set, time.perf_counter()
@@ -192,15 +196,30 @@ class Run:
     def best_metric(self, metrics: Mapping[str, float]) -> tuple[str, bool] | None:
         """Name and direction of the metric that chooses `checkpoints/best`; None where none is kept.
 
+        An evaluation lacks the metric of a class that occurs in none of its labels; it keeps none, and the first one
+        says so.
+
         Raises:
-            ConfigError: the evaluation has no such metric.
+            ConfigError: evaluations of the task have no such metric.
         """
         chosen = self.args.evaluation.metric or self.task.metric
         if chosen is None or not self.args.checkpoint.save_best:
             return None
         if eval_name(chosen) not in metrics:
-            refuse_metric(chosen, list(metrics))
+            check_absent(self.args, self.task, self.model, metrics)
+            self._warn_of_absent(chosen)
+            return None
         return self.chosen_metric()
+
+    def _warn_of_absent(self, chosen: str) -> None:
+        if not self._absent and self.ranks.main:
+            logger.warning(
+                "the evaluation of step %d has no %s: its class occurs in none of the evaluation labels. "
+                "checkpoints/best is not kept where it is absent; choose another --evaluation.metric, or other "
+                "evaluation data.",
+                self.step, eval_name(chosen),
+            )  # fmt: skip
+        self._absent = True
 
     def chosen_metric(self) -> tuple[str, bool] | None:
         """Name ("eval/...") and direction of the metric that judges the run; None where the task has none."""
