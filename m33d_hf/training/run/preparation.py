@@ -109,7 +109,7 @@ class Run:
         self.step = 0
         self._metrics_record: Mapping[str, Any] | None = None
         self.resumed_from = self._resume()
-        if self.resumed_from is None:
+        if self.resumed_from is None or self.resumed_from.parent != self.store.folder:
             self.ranks.on_main(lambda: remove_shown(args.output_dir))  # of a run that was here before
         self.feed = self._build_feed(train_set)
         self.eval_feed = self._build_eval_feed(eval_set)
