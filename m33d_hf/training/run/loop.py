@@ -104,6 +104,8 @@ def train(
         run.publish = publish if args.hub.push else None
         stack.callback(run.close)
         stack.enter_context(run.report)
+        if other := run.would_evaluate_nothing():
+            return _left_as_it_is(run, other)
         _announce(run, decided or {})
         # Not before: in a rendezvous or in preparation a signal that is only noted would be a signal swallowed.
         stack.enter_context(stop)
@@ -125,6 +127,18 @@ def train(
             history=run.report.history,
             interrupted_by=None if finished else stop.received,
         )
+
+
+def _left_as_it_is(run: Run, other: Sequence[str]) -> TrainResult:
+    """A finished run that was asked for figures of other data: its files, report included, go on saying what it did."""
+    folder = Path(run.args.output_dir)
+    listed = "".join(f"\n  {line}" for line in other)
+    run.report.say([
+        f"WARNING: the run in {folder} is finished: nothing is trained or evaluated, and its files are left as they "
+        f"are. Its evaluation was another one than is asked for now:{listed}\nTo evaluate its model so, add "
+        f"--eval_only true --init_from {folder} --output_dir {folder / 'evaluation'}."
+    ])  # fmt: skip
+    return TrainResult(run.step, _last_metrics(run), folder, run.report.history)
 
 
 def _steps(run: Run) -> bool:

@@ -18,6 +18,7 @@ from torch import nn
 
 from m33d_hf.acceleration import place
 from m33d_hf.data.files.atomic_writing import remove_leftovers
+from m33d_hf.data.files.markers import MARKER
 from m33d_hf.data.loader.loading import SampleDataset, build_loader
 from m33d_hf.data.randomness import seeded
 from m33d_hf.errors import ConfigError, first_line
@@ -47,7 +48,7 @@ from m33d_hf.training.run.loaders import (
 from m33d_hf.training.run.metric_names import check_absent, check_metric, eval_name, larger_is_better
 from m33d_hf.training.run.plan import plan_run
 from m33d_hf.training.run.reporting import Reporter
-from m33d_hf.training.run.resume import continue_from, run_facts
+from m33d_hf.training.run.resume import continue_from, evaluation_differences, run_facts
 from m33d_hf.training.run.seen_videos import write_seen
 from m33d_hf.training.run.stepping import StepEngine
 from m33d_hf.training.showing.stale import remove_shown
@@ -108,6 +109,7 @@ class Run:
         self.facts = run_facts(args.to_dict(), task.data_digest(train_set), self.plan, self.ranks.size)
         self.step = 0
         self._metrics_record: Mapping[str, Any] | None = None
+        self._other_evaluation: list[str] = []
         self.resumed_from = self._resume()
         if self.resumed_from is None or self.resumed_from.parent != self.store.folder:
             self.ranks.on_main(lambda: remove_shown(args.output_dir))  # of a run that was here before
@@ -232,6 +234,15 @@ class Run:
             greater = self.task.greater_is_better if name == own else larger_is_better(name)
         return name, greater
 
+    def would_evaluate_nothing(self) -> list[str]:
+        """Lines "key: before -> now" where a finished and evaluated run is started again to be evaluated otherwise; the
+        same on every rank."""
+        done = self.step >= self.plan.total_steps and any(
+            row["kind"] == "eval" and row["step"] == self.step for row in self.report.history
+        )
+        finished = self.ranks.main and (Path(self.args.output_dir) / MARKER).is_file()
+        return self._other_evaluation if done and self.ranks.sums([float(finished)])[0] else []
+
     def _resume(self) -> Path | None:
         folders = find_checkpoints(self.args.resume, self.args.output_dir)
         if not folders:
@@ -240,6 +251,7 @@ class Run:
         self.step = int(found.state["step"])
         if found.folder.parent == self.store.folder:  # those of another run lie elsewhere
             self._metrics_record = found.state.get(METRICS_RECORD)
+            self._other_evaluation = evaluation_differences(found.state["args"], self.facts["args"])
         self.store.damaged |= found.passed_over.keys()
         self.ranks.on_main(self._tidy)
         return found.folder
