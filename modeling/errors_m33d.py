@@ -115,6 +115,10 @@ class WorkerLostError(M33DError, RuntimeError):
     """A reading process, or another rank, that ended in the middle of its work: killed, or out of memory."""
 
 
+class DeviceMemoryError(M33DError, RuntimeError):
+    """A device that has less memory than a step or an evaluation needs."""
+
+
 class UnreachableError(M33DError, RuntimeError):
     """A network, or a storage behind it, that does not answer; nothing is known to be wrong with the data."""
 

@@ -82,6 +82,19 @@ def _run(task_name: str, words: list[str]) -> int:
         return _perform(settled, task_name, words)
 
 
+def _keep_apart(settled: Settled) -> None:
+    """An evaluation goes beside the training that has its output folder, unless a folder was stated (which is refused
+    later): the folder of a recipe is that of its training."""
+    from m33d_hf.training.run.evaluation_run import beside_training
+    from m33d_hf.training.settling.settle import tell
+
+    beside = beside_training(settled.args.output_dir)
+    if beside is None or settled.origins.get("output_dir") == "command line":
+        return
+    tell([f"output_dir: {beside}, as {settled.args.output_dir} is the folder of a training"])
+    settled.args.output_dir, settled.origins["output_dir"] = beside, "beside the training"
+
+
 def _perform(settled: Settled, task_name: str, words: list[str]) -> int:
     from m33d_hf.training.run.loop import train
     from m33d_hf.training.showing.command_words import started_as
@@ -89,6 +102,8 @@ def _perform(settled: Settled, task_name: str, words: list[str]) -> int:
     from m33d_hf.training.tasks.base import build_task
 
     task, command = build_task(task_name), started_as(task_name, words)
+    if settled.args.eval_only:
+        _keep_apart(settled)
     if settled.args.replay is not None:
         from m33d_hf.training.run.replay import replay
 

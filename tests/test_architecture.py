@@ -31,7 +31,7 @@ WINGS = {
         "run": 5, "probes": 6, "prior": 6,
     },
     "weights": {"known": 0, "formats": 1, "weights": 2, "export": 3},
-    "experiments": {"report": 0, "report.demos": 1, "experiments": 2},
+    "experiments": {"report": 0, "report.demos": 1, "experiments": 2, "few_labels": 3},
 }  # fmt: skip
 OPTIONAL = (
     "datasets", "evaluate", "decord", "av", "gradio", "onnx", "onnxruntime", "timm", "matplotlib", "tensorboard",

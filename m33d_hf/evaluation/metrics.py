@@ -20,7 +20,8 @@ _SUMS = ("delta1", "delta2", "delta3", "abs_rel", "sq_rel", "log10", "squared", 
 DEPTH_METRICS = ("delta1", "delta2", "delta3", "abs_rel", "sq_rel", "log10", "rmse", "rmse_log", "silog")
 
 
-def _accumulator_dtype(device: torch.device | str) -> torch.dtype:
+def accumulator_dtype(device: torch.device | str) -> torch.dtype:
+    """The type in which sums are kept on a device: float64 where it has it."""
     return torch.float32 if torch.device(device).type == "mps" else torch.float64  # mps has no float64
 
 
@@ -137,7 +138,7 @@ class DepthMetrics(_Reducible):
     ) -> None:
         self.average, self.min_depth, self.max_depth = average, min_depth, max_depth
         # Pooled: sums over pixels, and pixels. Averaged: sums of the metrics of each image or batch, and their number.
-        self.state = torch.zeros(len(_SUMS) + 1, dtype=_accumulator_dtype(device), device=device)
+        self.state = torch.zeros(len(_SUMS) + 1, dtype=accumulator_dtype(device), device=device)
 
     def update(self, predictions: Tensor, targets: Tensor) -> None:
         """Add a batch.
@@ -153,7 +154,7 @@ class DepthMetrics(_Reducible):
                 f"predictions {tuple(predictions.shape)} and targets {tuple(targets.shape)} must both be (B, H, W)"
             )
         if self.state.device != targets.device:
-            self.state = self.state.to(targets.device)
+            self.state = self.state.to(accumulator_dtype(targets.device)).to(targets.device)
         dtype = self.state.dtype
         valid = torch.isfinite(targets) & (targets > 0)
         if self.min_depth is not None:

@@ -6,7 +6,6 @@ A budget says so in a section `compute`; without one it is the CPU, and command 
 from __future__ import annotations
 
 import dataclasses
-import os
 import platform
 import time
 from collections.abc import Mapping
@@ -114,9 +113,9 @@ class Compute:
 
 def available_cores() -> int:
     """Cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    from m33d_hf.training.costs.machine import usable_cores  # with torch
+
+    return usable_cores()
 
 
 def environment(compute: Compute | None = None) -> dict[str, str]:

@@ -17,7 +17,7 @@ from m33d_hf.training.processes.guards import is_in_use
 from m33d_hf.training.recipe.arguments import RunArguments
 from m33d_hf.training.run.metric_names import eval_name, larger_is_better
 from m33d_hf.training.run.reporting import CONFIG, METRICS, flatten, read_rows, short_commit
-from m33d_hf.training.showing.showing import PICTURES
+from m33d_hf.training.showing.stale import PICTURES
 from m33d_hf.training.showing.story import (
     best_row,
     evaluations,

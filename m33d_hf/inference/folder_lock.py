@@ -11,12 +11,7 @@ from typing import IO
 
 from m33d_hf.errors import ConfigError
 from m33d_hf.inference.sharding import Place
-from m33d_hf.training.processes.guards import LOCK_FILE
-
-try:
-    import fcntl
-except ImportError:  # Windows: two runs in one folder are not noticed there
-    fcntl = None  # type: ignore[assignment]
+from m33d_hf.training.processes.guards import LOCK_FILE, SYSTEM_HAS_LOCKS, lock_alone, lock_shared
 
 # What `torchrun`, `accelerate launch` and `srun` give to all processes of a launch, and to no other launch.
 _LAUNCH_MARKS = ("TORCHELASTIC_RUN_ID", "MASTER_ADDR", "MASTER_PORT", "SLURM_JOB_ID", "SLURM_STEP_ID")
@@ -32,7 +27,7 @@ def shared_folder(folder: Path, place: Place) -> Iterator[None]:
     Raises:
         ConfigError: another launch, or another process of the same rank, writes to the folder; or it is not usable.
     """
-    if fcntl is None:
+    if not SYSTEM_HAS_LOCKS:
         yield
         return
     with ExitStack() as stack:
@@ -42,7 +37,7 @@ def shared_folder(folder: Path, place: Place) -> Iterator[None]:
                 file = stack.enter_context((folder / LOCK_FILE).open("a+", encoding="utf-8"))
                 _join(folder, file, place)
                 own = stack.enter_context((folder / f"{LOCK_FILE}-rank{place.rank}").open("a", encoding="utf-8"))
-                if not _locked(own, fcntl.LOCK_EX):
+                if not lock_alone(own, folder):
                     raise ConfigError(_refusal(folder, f"another process of rank {place.rank}"))
         except OSError as error:
             raise ConfigError(
@@ -53,7 +48,7 @@ def shared_folder(folder: Path, place: Place) -> Iterator[None]:
         finally:
             with _alone(folder):
                 Path(own.name).unlink(missing_ok=True)
-                if _locked(file, fcntl.LOCK_EX):  # the last one
+                if lock_alone(file, folder):  # the last one
                     Path(file.name).unlink(missing_ok=True)
 
 
@@ -62,7 +57,7 @@ def _alone(folder: Path) -> Iterator[None]:
     """For the moment of joining or leaving nobody else does."""
     guard = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(guard, fcntl.LOCK_EX)
+        lock_alone(guard, folder, wait=True)
         yield
     finally:
         os.close(guard)
@@ -70,15 +65,15 @@ def _alone(folder: Path) -> Iterator[None]:
 
 def _join(folder: Path, file: IO[str], place: Place) -> None:
     name = _launch_name(place)
-    if _locked(file, fcntl.LOCK_EX):
+    if lock_alone(file, folder):
         file.truncate(0)
         file.write(name)
         file.flush()
-        _locked(file, fcntl.LOCK_SH)
+        lock_shared(file, folder)
     else:
         file.seek(0)
         holder = file.read() or "another process"
-        if holder != name or not _locked(file, fcntl.LOCK_SH):
+        if holder != name or not lock_shared(file, folder):
             raise ConfigError(_refusal(folder, holder))
 
 
@@ -87,14 +82,6 @@ def _launch_name(place: Place) -> str:
         return f"process {os.getpid()} on {socket.gethostname()}"
     marks = " ".join(os.environ[mark] for mark in _LAUNCH_MARKS if os.environ.get(mark))
     return f"a launch of {place.world_size} processes ({marks or 'no launcher'})"
-
-
-def _locked(file: IO[str], how: int) -> bool:
-    try:
-        fcntl.flock(file, how | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
 
 
 def _refusal(folder: Path, holder: str) -> str:

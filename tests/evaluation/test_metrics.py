@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from m33d_hf.errors import LabelError
+from m33d_hf.evaluation import metrics
 from m33d_hf.evaluation.metrics import ConfusionMatrix, DepthMetrics
 
 
@@ -162,3 +163,13 @@ def test_evaluate_faces_equal_the_accumulators() -> None:
     face = depth_error_metric(average="images", keep_in_memory=True)
     face.add_batch(predictions=prediction.numpy(), references=target.numpy())
     assert face.compute() == pytest.approx(depth.compute())
+
+
+def test_sums_that_move_to_a_device_without_float64_are_float32_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The device "meta" stands for "mps", which refuses float64."""
+    kept = metrics.accumulator_dtype
+    assert kept("mps") is torch.float32 and kept("cpu") is kept("cuda") is torch.float64
+    monkeypatch.setattr(metrics, "accumulator_dtype", lambda device: kept("mps" if str(device) == "meta" else device))
+    judge = DepthMetrics()
+    judge.update(torch.ones(2, 3, 4, device="meta"), torch.ones(2, 3, 4, device="meta"))
+    assert judge.state.dtype is torch.float32 and judge.state.device.type == "meta"

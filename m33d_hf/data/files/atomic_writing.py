@@ -6,6 +6,7 @@ import contextlib
 import glob
 import os
 import re
+import sys
 import time
 import uuid
 from collections.abc import Callable
@@ -14,6 +15,8 @@ from pathlib import Path
 # Hidden and in front, so that the suffix, which writers such as numpy's look at, stays last.
 TEMPORARY = ".tmp-"
 _ABANDONED_SECONDS = 3600.0
+# It flushes only what is open for writing; elsewhere a file of which we may only read is flushed as well.
+_WINDOWS = sys.platform == "win32"
 # The temporary file beside a model.safetensors that is being written.
 _SAFETENSORS = re.compile(r"\.tmp[A-Za-z0-9]{6}")
 
@@ -78,7 +81,7 @@ def write_text_atomically(path: str | Path, text: str) -> Path:
 
 def flush_to_disk(path: Path) -> None:
     """Flush a file's contents to the disk: otherwise a rename may survive a crash while the contents do not."""
-    descriptor = os.open(path, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDWR if _WINDOWS else os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

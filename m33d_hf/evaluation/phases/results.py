@@ -118,11 +118,13 @@ def _add_boundary(
 
 
 def write_frames(folder: Path, results: Sequence[VideoResult], names: Sequence[str]) -> list[Path]:
-    """Write a CSV per video into `folder`/frames, with a line per frame.
+    """Write a CSV per video into `folder`/frames, with a line per frame; those of an earlier evaluation go.
 
     Its columns: frame, time (seconds from the first frame; empty where unknown), truth and prediction and clipwise (of
     the clip classifier) by name (empty where there is none), and a probability per phase of the temporal model.
     """
+    for former in (folder / FRAMES).glob("[0-9][0-9][0-9][0-9]*_*.csv"):
+        former.unlink(missing_ok=True)
     written = []
     for number, result in enumerate(results):
         path = folder / FRAMES / f"{number:04d}_{safe_name(result.key)}.csv"

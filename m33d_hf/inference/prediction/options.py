@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -123,8 +122,9 @@ class PredictionOptions:
         """`workers`, settled."""
         if self.workers is not None:
             return self.workers
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return min(8, cores)
+        from m33d_hf.training.costs.machine import usable_cores  # with torch
+
+        return min(8, usable_cores())
 
     def kinds(self, known: Mapping[str, str], usual: Sequence[str]) -> tuple[str, ...]:
         """Kinds of output that are asked for, or else the usual ones, in the order of `known`.

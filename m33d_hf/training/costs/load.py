@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from m33d_hf.training.costs.machine import usable_cores
+
 _STAT = Path("/proc/stat")
 _BUSY = (0, 1, 2, 5, 6, 7)  # user, nice, system, irq, softirq, and steal: what other guests of the machine took
 _WORTH_SAYING = 1.15  # below, times differ as much by themselves
@@ -54,7 +56,7 @@ def watched_load(threads: int) -> Iterator[Load]:
     Args:
         threads: that this process computes with.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = usable_cores()
     load = Load(threads=min(threads, cores))
     waiting = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     before, started, own = _busy_seconds(), time.perf_counter(), time.process_time()

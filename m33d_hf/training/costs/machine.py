@@ -1,8 +1,8 @@
-"""Memory of the device that a run uses: its peak, and how much there is."""
+"""What a run can use: memory of its device, its peak and how much there is, and cores."""
 
 from __future__ import annotations
 
-import resource
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -11,12 +11,19 @@ from pathlib import Path
 
 import torch
 
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
+
 _GPU_SHARE = 0.95  # of a device: the rest is its context's and the allocator's
 _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 _CGROUPS = (
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
     ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
 )
+# Microseconds of computing in a period of so many: in one file ("max" for no limit), or in two (-1 for none).
+_QUOTA, _QUOTA_1 = "/sys/fs/cgroup/cpu.max", "/sys/fs/cgroup/cpu/cpu.cfs_{}_us"
 
 
 @dataclass
@@ -49,6 +56,11 @@ def resident(field: str = "VmRSS") -> int:
     stated = _kibibytes(_STATUS, field)
     if stated is not None:
         return stated
+    if resource is None:
+        import psutil  # comes with accelerate
+
+        found = psutil.Process().memory_info()
+        return int(getattr(found, "peak_wset", found.rss) if field == "VmHWM" else found.rss)
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most if sys.platform == "darwin" else most * 1024
 
@@ -80,4 +92,24 @@ def _left_in_group() -> int | None:
             continue
         if most.isdecimal() and int(most) < 1 << 60:
             return max(int(most) - int(used), 0)
+    return None
+
+
+def usable_cores() -> int:
+    """CPU cores that this process may keep busy: those that it is bound to, and no more than a container's quota
+    (`docker --cpus`, Kubernetes' limits), which hides no core and gives none more time."""
+    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = _quota()
+    return bound if quota is None else max(1, min(bound, int(quota)))
+
+
+def _quota() -> float | None:
+    """Cores' worth of time in a container; None without a limit."""
+    for files in ((_QUOTA,), (_QUOTA_1.format("quota"), _QUOTA_1.format("period"))):
+        try:
+            words = [word for file in files for word in Path(file).read_text(encoding="ascii").split()]
+        except OSError:
+            continue
+        if len(words) == 2 and all(word.isdecimal() and int(word) > 0 for word in words):
+            return int(words[0]) / int(words[1])
     return None

@@ -1,8 +1,9 @@
-"""Orderly stops of a run, clear errors for lost processes and full disks, and a lock on the output folder."""
+"""Orderly stops of a run, clear errors for lost processes, full disks and devices, and a lock on the output folder."""
 
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import signal
 import socket
@@ -13,23 +14,40 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
+import torch
 import torch.distributed as dist
 
 from m33d_hf.data.loader.workers import lost_worker, tells_of_a_lost_worker
 from m33d_hf.data.plural import agree, plural
-from m33d_hf.errors import CheckpointError, ConfigError, M33DError, WorkerLostError
+from m33d_hf.errors import CheckpointError, ConfigError, DeviceMemoryError, M33DError, WorkerLostError, first_line
 from m33d_hf.training.processes.launcher import launched
+from m33d_hf.training.recipe.arguments import RunArguments
 
 try:
     import fcntl
 except ImportError:  # Windows: two runs in one folder are not noticed there
     fcntl = None  # type: ignore[assignment]
 
+logger = logging.getLogger(__name__)
+
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 LOCK_FILE = ".lock"
+SYSTEM_HAS_LOCKS = fcntl is not None
 # What gloo says, in errors of no class of their own.
 _BROKEN = ("Connection closed by peer", "Connection reset by peer", "gloo/transport")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+# Allocators beside CUDA's caching one have no class of error of their own.
+_NO_MEMORY = (
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "MPS backend out of memory",
+    "DefaultCPUAllocator: can't allocate memory",
+    "DefaultCPUAllocator: not enough memory",
+)
+# The only ones that tell of a lock that another process holds. Others mean that the file system has no such locks
+# (ENOSYS of Lustre without the mount option flock, ENOLCK, EOPNOTSUPP), or none of this kind (EBADF of NFS).
+_HELD = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES)
+_told: set[int] = set()
 
 
 @contextmanager
@@ -179,6 +197,46 @@ def _tells_of_a_lost_rank(error: RuntimeError) -> bool:
 
 
 @contextmanager
+def memory_named(args: RunArguments) -> Iterator[None]:
+    """Turn what torch says of memory that a device does not have into an error that names the keys to change.
+
+    Raises:
+        DeviceMemoryError: the block needed more memory than the device has free.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error, M33DError) or not _tells_of_memory(error):
+            raise
+        raise DeviceMemoryError(_advice(error, args)) from error
+
+
+def _tells_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in _NO_MEMORY)
+
+
+def _advice(error: RuntimeError, args: RunArguments) -> str:
+    # What torch says goes on for a paragraph about its allocator; the first sentences have the numbers.
+    said = ". ".join(first_line(error).split(". ")[:3]).rstrip(".")
+    batch, accumulation = args.train.batch_size, args.train.accumulation
+    if args.eval_only:
+        judged = args.evaluation.batch_size or batch
+        return (
+            f"The evaluation needs more memory than the device has free ({said}). Pass a smaller "
+            f"--evaluation.batch_size (it was {judged}), or --cpu true; end other programs that use the device."
+        )
+    keys = "a smaller --train.batch_size with a larger --train.accumulation"
+    if batch % 2 == 0:
+        keys = f"--train.batch_size {batch // 2} --train.accumulation {accumulation * 2} (the same effective batch)"
+    return (
+        f"The run needs more memory than the device has free ({said}), with --train.batch_size {batch} on each "
+        f"process. Pass {keys}, --train.grad_checkpointing true, or a smaller model; where it happened in an "
+        "evaluation, a smaller --evaluation.batch_size. End other programs that use the device. A run with checkpoints "
+        "continues with --resume auto."
+    )
+
+
+@contextmanager
 def output_lock(output_dir: str | Path) -> Iterator[None]:
     """Hold the output folder for this run; the lock goes with the process, however that ends.
 
@@ -209,13 +267,7 @@ def is_in_use(output_dir: str | Path) -> bool:
     except OSError:
         return False
     with file:
-        if fcntl is None:
-            return False
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            return True
-    return False
+        return not lock_shared(file, output_dir)
 
 
 def refuse_in_use(output_dir: str | Path) -> None:
@@ -230,13 +282,10 @@ def refuse_in_use(output_dir: str | Path) -> None:
 
 
 def _lock(file: IO[str], folder: Path) -> None:
-    if fcntl is None:
+    if lock_alone(file, folder):
         return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        file.seek(0)
-        raise _in_use(folder, file.read()) from error
+    file.seek(0)
+    raise _in_use(folder, file.read())
 
 
 def _in_use(folder: Path, holder: str) -> ConfigError:
@@ -245,3 +294,45 @@ def _in_use(folder: Path, holder: str) -> ConfigError:
         "processes, they did not find each other (on CPU use torchrun and --cpu true, not `accelerate launch`); "
         "otherwise give each run its own --output_dir."
     )
+
+
+def lock_alone(file: IO[str] | int, where: object, wait: bool = False) -> bool:
+    """Take the exclusive lock of an open file, or of a descriptor.
+
+    Args:
+        file: open; the lock ends when it is closed, or with the process.
+        where: its folder, for the warning.
+        wait: for a process that holds it.
+
+    Returns:
+        False if another process holds a lock of it; True otherwise, also where there are no locks (a file system
+        without them is warned of once).
+    """
+    return fcntl is None or _locked(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB, where)
+
+
+def lock_shared(file: IO[str] | int, where: object) -> bool:
+    """As `lock_alone`, without waiting, the lock that several processes can hold at once."""
+    return fcntl is None or _locked(file, fcntl.LOCK_SH | fcntl.LOCK_NB, where)
+
+
+def _locked(file: IO[str] | int, how: int, where: object) -> bool:
+    try:
+        fcntl.flock(file, how)
+    except OSError as error:
+        if error.errno in _HELD:
+            return False
+        _tell(error, where)
+    return True
+
+
+def _tell(error: OSError, where: object) -> None:
+    """Once for each kind of error: every folder on such a file system fails alike."""
+    number = error.errno or 0
+    if number not in _told:
+        _told.add(number)
+        logger.warning(
+            "the file system of %s has no locks (%s): two runs that write to one folder at the same time are not "
+            "noticed there. Give each run an output folder of its own.",
+            where, error.strerror or error,
+        )  # fmt: skip

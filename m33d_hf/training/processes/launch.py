@@ -21,7 +21,7 @@ from torch import nn
 from m33d_hf.data.loader.allocator import keep_freed_memory
 from m33d_hf.errors import CheckpointError, ConfigError, MissingDependencyError
 from m33d_hf.training.processes.fsdp2 import launcher_hidden, settle_sharding
-from m33d_hf.training.processes.guards import check_world_size, full_disk_named, lost_process_named
+from m33d_hf.training.processes.guards import check_world_size, full_disk_named, lost_process_named, memory_named
 from m33d_hf.training.processes.launcher import watch_launcher
 from m33d_hf.training.recipe.arguments import RunArguments
 
@@ -37,6 +37,7 @@ def open_accelerator(args: RunArguments) -> Iterator[Accelerator]:
         ConfigError: a precision that the device does not support, or an unexpected number of processes.
         CheckpointError: the disk was full while the block wrote something.
         WorkerLostError: a reading process, or another process of the run, was killed.
+        DeviceMemoryError: the block needed more memory than the device has free.
         MissingDependencyError: a tracker whose package is not installed.
     """
     watch_launcher()
@@ -45,7 +46,7 @@ def open_accelerator(args: RunArguments) -> Iterator[Accelerator]:
     check_launcher(args)
     settle_sharding(args)
     named, generators = full_disk_named(args.output_dir), torch.random.fork_rng(devices=devices)
-    with named, lost_process_named(), launcher_hidden(), generators:
+    with named, lost_process_named(), memory_named(args), launcher_hidden(), generators:
         _reset_accelerate()
         grouped = dist.is_available() and dist.is_initialized()
         try:

@@ -23,7 +23,7 @@ from m33d_hf.training.processes.checkpoints import find_checkpoints
 from m33d_hf.training.processes.guards import refuse_in_use
 from m33d_hf.training.recipe.arguments import RunArguments
 from m33d_hf.training.recipe.recipes import leaves
-from m33d_hf.training.run.evaluation_run import as_trained, check_all_loaded, known_data
+from m33d_hf.training.run.evaluation_run import as_trained, check_all_loaded, known_data, refuse_to_overwrite
 from m33d_hf.training.run.loaders import overlap_lines
 from m33d_hf.training.run.memory import estimate_memory
 from m33d_hf.training.run.metric_names import check_metric
@@ -115,6 +115,7 @@ def _continued(
 
 def _evaluation_sections(args: RunArguments, task: Task, origins: dict[str, str]) -> dict[str, list[str]]:
     """What `--eval_only` would judge; training data and plan play no part."""
+    refuse_to_overwrite(args)
     args, notes = as_trained(args)
     model = build_model(args, task)
     check_all_loaded(task, args)

@@ -35,6 +35,7 @@ from m33d_hf.training.run.seen_videos import seen_again
 from m33d_hf.training.run.stepping import seed_step
 from m33d_hf.training.showing.report import RunStory
 from m33d_hf.training.showing.showing import Showing
+from m33d_hf.training.showing.stale import remove_shown
 from m33d_hf.training.tasks.base import Task
 from m33d_hf.training.tasks.class_numbers import numbers_changed
 from m33d_hf.training.tasks.input_rounds import evaluation_rounds, settle_inputs
@@ -43,6 +44,7 @@ from m33d_hf.weights.formats.classes import class_names
 from m33d_hf.weights.own import find_own
 
 RESULTS = "eval_results.json"
+EVALUATION = "evaluation"  # the folder beside a training for its evaluations, which publishing reads
 # What changes how samples look: said where it is not as it was in training.
 _LOOKS = (
     "data.source",
@@ -66,10 +68,11 @@ def evaluate_run(args: RunArguments, task: Task) -> dict[str, float]:
         The task's metrics, the same on every rank.
 
     Raises:
-        ConfigError: no `init_from`, or no evaluation data.
+        ConfigError: no `init_from`, no evaluation data, or an `output_dir` that is the folder of a training.
         CheckpointError: `init_from` cannot be read, does not fit, or lacks weights of the model.
         DataError: evaluation data that cannot be used, or too many unusable files.
     """
+    refuse_to_overwrite(args)
     with ExitStack() as stack:
         accelerator = stack.enter_context(open_accelerator(args))
         if accelerator.is_main_process:
@@ -84,6 +87,7 @@ def evaluate_run(args: RunArguments, task: Task) -> dict[str, float]:
         warnings = known_data(args, task, model, dataset)
         ranks.on_main(lambda: print("".join(f"{line}\n" for line in warnings), end="", file=sys.stderr, flush=True))
         ranks.on_main(lambda: list_left_out(args, [dataset]))
+        ranks.on_main(lambda: remove_shown(args.output_dir))  # of an evaluation that was here before
         place(model, accelerator.device).eval()
         started = time.perf_counter()
         judges = rounds.judges()
@@ -105,6 +109,25 @@ def evaluate_run(args: RunArguments, task: Task) -> dict[str, float]:
         closing = [*task.closing_lines(metrics), *rounds.lines(rows)]
         ranks.on_main(lambda: _write(results, args, notes, closing))
         return metrics
+
+
+def beside_training(output_dir: str) -> str | None:
+    """Where an evaluation goes that would otherwise be written into the folder of a training; None where it is none."""
+    return str(Path(output_dir) / EVALUATION) if (Path(output_dir) / CONFIG).is_file() else None
+
+
+def refuse_to_overwrite(args: RunArguments) -> None:
+    """Keep an evaluation out of the folder of a training, whose report.html and pictures it would replace.
+
+    Raises:
+        ConfigError: `output_dir` is such a folder.
+    """
+    beside = beside_training(args.output_dir)
+    if beside is not None:
+        raise ConfigError(
+            f"--output_dir {args.output_dir} is the folder of a training: an evaluation would replace its report.html "
+            f"and its pictures. Pass --output_dir {beside}."
+        )
 
 
 def _judged(

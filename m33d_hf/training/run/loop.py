@@ -18,7 +18,7 @@ from m33d_hf.data.files.skips import count_skipped
 from m33d_hf.data.remembering import forget
 from m33d_hf.errors import CheckpointError, ConfigError, M33DError, NonFiniteLossError
 from m33d_hf.training.processes.beside import copy_beside
-from m33d_hf.training.processes.guards import StopSignals, exit_code, output_lock
+from m33d_hf.training.processes.guards import StopSignals, exit_code, memory_named, output_lock
 from m33d_hf.training.processes.launch import open_accelerator
 from m33d_hf.training.processes.launcher import SAVING, STEPPING, patience
 from m33d_hf.training.processes.saved_state import ENTRIES, METRICS_RECORD
@@ -86,6 +86,7 @@ def train(
         DataError: too many unusable files.
         CheckpointError: a checkpoint that cannot be read or written.
         ResumeError: a checkpoint of a run with another recipe.
+        DeviceMemoryError: a device without enough memory.
         NonFiniteLossError: NaN or infinity, captured below output_dir/nonfinite.
     """
     if args.hub.push and publish is None:
@@ -103,15 +104,18 @@ def train(
         run.publish = publish if args.hub.push else None
         stack.callback(run.close)
         stack.enter_context(run.report)
+        if other := run.would_evaluate_nothing():
+            return _left_as_it_is(run, other)
         _announce(run, decided or {})
         # Not before: in a rendezvous or in preparation a signal that is only noted would be a signal swallowed.
         stack.enter_context(stop)
         stack.enter_context(patience(STEPPING))
         command = command or started_as(args.task, words_from(args))
         try:
-            finished = _steps(run)
-            if finished:
-                _finish(run)
+            with memory_named(args):
+                finished = _steps(run)
+                if finished:
+                    _finish(run)
         except M33DError as error:
             _show(run, f"ended by {type(error).__name__}: {error}", after_error(error, args, command))
             raise
@@ -123,6 +127,18 @@ def train(
             history=run.report.history,
             interrupted_by=None if finished else stop.received,
         )
+
+
+def _left_as_it_is(run: Run, other: Sequence[str]) -> TrainResult:
+    """A finished run that was asked for figures of other data: its files, report included, go on saying what it did."""
+    folder = Path(run.args.output_dir)
+    listed = "".join(f"\n  {line}" for line in other)
+    run.report.say([
+        f"WARNING: the run in {folder} is finished: nothing is trained or evaluated, and its files are left as they "
+        f"are. Its evaluation was another one than is asked for now:{listed}\nTo evaluate its model so, add "
+        f"--eval_only true --init_from {folder} --output_dir {folder / 'evaluation'}."
+    ])  # fmt: skip
+    return TrainResult(run.step, _last_metrics(run), folder, run.report.history)
 
 
 def _steps(run: Run) -> bool:

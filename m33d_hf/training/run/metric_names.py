@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NoReturn
 
 from torch import nn
@@ -38,6 +38,18 @@ def check_metric(args: RunArguments, task: Task, model: nn.Module) -> None:
     names = [eval_name(name) for name in known]
     if eval_name(chosen) not in names:
         refuse_metric(chosen, names)
+
+
+def check_absent(args: RunArguments, task: Task, model: nn.Module, found: Iterable[str]) -> None:
+    """Refuse a metric that an evaluation has not reported, unless the task knows it: that of an absent class.
+
+    Raises:
+        ConfigError: the task has no such metric.
+    """
+    chosen = args.evaluation.metric or task.metric or ""
+    known = [eval_name(name) for name in task.metric_names(args, model) or []]
+    if eval_name(chosen) not in known:
+        refuse_metric(chosen, list(found))
 
 
 def refuse_metric(chosen: str, names: Sequence[str]) -> NoReturn:

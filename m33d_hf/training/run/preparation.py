@@ -18,6 +18,7 @@ from torch import nn
 
 from m33d_hf.acceleration import place
 from m33d_hf.data.files.atomic_writing import remove_leftovers
+from m33d_hf.data.files.markers import MARKER
 from m33d_hf.data.loader.loading import SampleDataset, build_loader
 from m33d_hf.data.randomness import seeded
 from m33d_hf.errors import ConfigError, first_line
@@ -45,19 +46,21 @@ from m33d_hf.training.run.loaders import (
     skip_ledger,
     step_sampler,
 )
-from m33d_hf.training.run.metric_names import check_metric, eval_name, larger_is_better, refuse_metric
+from m33d_hf.training.run.metric_names import check_absent, check_metric, eval_name, larger_is_better
 from m33d_hf.training.run.plan import plan_run
 from m33d_hf.training.run.reporting import Reporter
 from m33d_hf.training.run.resume import (
     EVAL_DIGEST,
     continue_from,
     evaluation_differences,
+    judged_differences,
     refuse_used_folder,
     run_facts,
     same_folder,
 )
 from m33d_hf.training.run.seen_videos import write_seen
 from m33d_hf.training.run.stepping import StepEngine
+from m33d_hf.training.showing.stale import remove_shown
 from m33d_hf.training.tasks.base import Task
 from m33d_hf.training.tasks.class_balance import is_balanced
 from m33d_hf.training.tasks.class_numbers import write_classes
@@ -90,6 +93,7 @@ class Run:
     """
 
     publish: Callable[[Path], None] | None = None
+    _absent = False
 
     def __init__(self, args: RunArguments, task: Task, accelerator: Accelerator, stop: StopSignals) -> None:
         self.args, self.task, self.accelerator, self.stop = args, task, accelerator, stop
@@ -114,7 +118,10 @@ class Run:
         self.step = 0
         self._metrics_record: Mapping[str, Any] | None = None
         self._eval_set = eval_set
+        self._other_evaluation: list[str] = []
         self.resumed_from = self._resume()
+        if self.resumed_from is None or not same_folder(self.resumed_from.parent, self.store.folder):
+            self.ranks.on_main(lambda: remove_shown(args.output_dir))  # of a run that was here before
         self.ranks.on_main(self._look_at_best)
         self.feed = self._build_feed(train_set)
         self.eval_feed = self._build_eval_feed(eval_set)
@@ -206,15 +213,30 @@ class Run:
     def best_metric(self, metrics: Mapping[str, float]) -> tuple[str, bool] | None:
         """Name and direction of the metric that chooses `checkpoints/best`; None where none is kept.
 
+        An evaluation lacks the metric of a class that occurs in none of its labels; it keeps none, and the first one
+        says so.
+
         Raises:
-            ConfigError: the evaluation has no such metric.
+            ConfigError: evaluations of the task have no such metric.
         """
         chosen = self.args.evaluation.metric or self.task.metric
         if chosen is None or not self.args.checkpoint.save_best:
             return None
         if eval_name(chosen) not in metrics:
-            refuse_metric(chosen, list(metrics))
+            check_absent(self.args, self.task, self.model, metrics)
+            self._warn_of_absent(chosen)
+            return None
         return self.chosen_metric()
+
+    def _warn_of_absent(self, chosen: str) -> None:
+        if not self._absent and self.ranks.main:
+            logger.warning(
+                "the evaluation of step %d has no %s: its class occurs in none of the evaluation labels. "
+                "checkpoints/best is not kept where it is absent; choose another --evaluation.metric, or other "
+                "evaluation data.",
+                self.step, eval_name(chosen),
+            )  # fmt: skip
+        self._absent = True
 
     def chosen_metric(self) -> tuple[str, bool] | None:
         """Name ("eval/...") and direction of the metric that judges the run; None where the task has none."""
@@ -227,6 +249,15 @@ class Run:
             greater = self.task.greater_is_better if name == own else larger_is_better(name)
         return name, greater
 
+    def would_evaluate_nothing(self) -> list[str]:
+        """Lines "key: before -> now" where a finished and evaluated run is started again to be evaluated otherwise; the
+        same on every rank."""
+        done = self.step >= self.plan.total_steps and any(
+            row["kind"] == "eval" and row["step"] == self.step for row in self.report.history
+        )
+        finished = self.ranks.main and (Path(self.args.output_dir) / MARKER).is_file()
+        return self._other_evaluation if done and self.ranks.sums([float(finished)])[0] else []
+
     def _resume(self) -> Path | None:
         folders = find_checkpoints(self.args.resume, self.args.output_dir)
         if not folders:
@@ -235,6 +266,7 @@ class Run:
         self.step = int(found.state["step"])
         if same_folder(found.folder.parent, self.store.folder):  # those of another run lie elsewhere
             self._metrics_record = found.state.get(METRICS_RECORD)
+            self._other_evaluation = judged_differences(found.state["args"], self.facts["args"])
         self.store.damaged |= found.passed_over.keys()
         self.ranks.on_main(lambda: self.store.retain(self.step))  # drops what a kill kept from being dropped
         return found.folder

@@ -78,6 +78,20 @@ _CADENCE = ("evaluation.every_", "evaluation.at_end", "evaluation.floor", "evalu
             "evaluation.metric", "evaluation.greater_is_better")  # fmt: skip
 _LISTED = 8  # differences in one message
 
+# Of `FREE`, what decides the figures of an evaluation, for a finished run that is started again.
+JUDGED = (
+    "data.eval_",
+    "data.max_eval_samples",
+    "evaluation.num_segments",
+    "evaluation.num_crops",
+    "evaluation.depth_protocol",
+)
+
+
+def judged_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Lines "key: before -> now" for every argument of `JUDGED` that differs; arguments as nested dicts."""
+    return [line for line in _differences(before, now) if _named(line.split(":")[0], JUDGED)]
+
 
 def recipe_differences(before: Mapping[str, Any], now: Mapping[str, Any], free: Sequence[str] = FREE) -> list[str]:
     """Lines "key: before -> now" for every argument outside `free` that differs; arguments as nested dicts.
@@ -85,12 +99,16 @@ def recipe_differences(before: Mapping[str, Any], now: Mapping[str, Any], free: 
     Fields that the arguments, or an entry of `model.modalities`, leave out have their defaults, so that checkpoints
     older than a field can be resumed.
     """
+    return [line for line in _differences(before, now) if not _named(line.split(":")[0], free)]
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     old, new = flatten(_spelt_out(before)), flatten(_spelt_out(now))
     absent = "(absent)"
     return [
         f"{key}: {old.get(key, absent)} -> {new.get(key, absent)}"
         for key in sorted(old.keys() | new.keys())
-        if old.get(key, absent) != new.get(key, absent) and not _free(key, free)
+        if old.get(key, absent) != new.get(key, absent)
     ]
 
 
@@ -105,8 +123,8 @@ def _spelt_out(given: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**args, "model": {**model, "modalities": entries}}
 
 
-def _free(key: str, free: Sequence[str]) -> bool:
-    return any(key == name or (name[-1] in "._" and key.startswith(name)) for name in free)
+def _named(key: str, names: Sequence[str]) -> bool:
+    return any(key == name or (name[-1] in "._" and key.startswith(name)) for name in names)
 
 
 def check_resumable(state: Mapping[str, Any], folder: Path, now: Mapping[str, Any]) -> None:

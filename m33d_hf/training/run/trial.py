@@ -24,7 +24,7 @@ from m33d_hf.errors import M33DError, first_line
 from m33d_hf.evaluation.flops import TASKS as COUNTED
 from m33d_hf.evaluation.flops import flops_per_sample
 from m33d_hf.training.costs.load import watched_load
-from m33d_hf.training.costs.machine import memory_for_one, peak_memory
+from m33d_hf.training.costs.machine import memory_for_one, peak_memory, usable_cores
 from m33d_hf.training.costs.table import Cost, Memory, size
 from m33d_hf.training.processes.ema import WeightAverage
 from m33d_hf.training.processes.launch import Ranks, open_accelerator
@@ -230,7 +230,7 @@ class _Trial:
             return step + reading
         wall = max(step, reading / workers)
         if self._device.type == "cpu":
-            cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+            cores = usable_cores()
             threads = min(torch.get_num_threads(), cores)
             wall = max(wall, (step * threads + reading) / cores)
         return wall

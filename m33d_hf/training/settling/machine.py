@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from m33d_hf.data.plural import plural
-from m33d_hf.training.costs.machine import memory_for_one
+from m33d_hf.training.costs.machine import memory_for_one, usable_cores
 from m33d_hf.training.recipe.arguments import RunArguments
 
 # Operations per second that training reaches in practice: small matrices and float32 on a CPU, bf16 on a GPU.
@@ -33,7 +33,7 @@ class Machine:
 
     Attributes:
         kind: "cpu" or "gpu".
-        cores: CPU cores, rounded down to a power of two.
+        cores: CPU cores that the process may keep busy, rounded down to a power of two.
         processes: that share the batch.
         speed: of a core, 1 or a share of the usual; see `measure_speed`.
     """
@@ -70,7 +70,7 @@ class Machine:
 
 def find_machine(args: RunArguments) -> Machine:
     """The machine that a run would use. Processes that share a run must decide the same, so none of them measures."""
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    available = usable_cores()
     cores = 1 << (max(1, args.cpu_threads or available).bit_length() - 1)
     processes = args.num_processes or int(os.environ.get("WORLD_SIZE", "1"))
     if torch.cuda.is_available() and not args.cpu:

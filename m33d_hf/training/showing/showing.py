@@ -22,6 +22,7 @@ from m33d_hf.training.showing.inputs import inputs_figure
 from m33d_hf.training.showing.predictions import drawing_of, predictions_figure
 from m33d_hf.training.showing.report import REPORT, RunStory, write_report
 from m33d_hf.training.showing.samples import Chosen, choose, first_rows, spread_rows, undisturbed
+from m33d_hf.training.showing.stale import CURVES, FIRST_BATCH, PICTURES
 from m33d_hf.training.showing.story import run_curves
 from m33d_hf.training.showing.timelines import videos_figure
 from m33d_hf.training.tasks.base import Task
@@ -32,8 +33,6 @@ from m33d_hf.visualization.canvas import save_figure
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-PICTURES = "pictures"
-FIRST_BATCH, CURVES = "first_batch.png", "curves.png"
 # A picture is left out of an evaluation while those before took more than this: seconds, and a share of the run.
 FREE_SECONDS, MOST_SHARE = 60.0, 0.05
 RUNNING = "running"

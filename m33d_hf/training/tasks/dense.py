@@ -18,6 +18,7 @@ from m33d_hf.data.loader.loading import SampleDataset
 from m33d_hf.data.sample import RGBDSample
 from m33d_hf.errors import ConfigError
 from m33d_hf.evaluation.floor_table import floor_table
+from m33d_hf.evaluation.metrics import accumulator_dtype
 from m33d_hf.evaluation.position_floors import PositionMean, PositionMode
 from m33d_hf.evaluation.same_answer import SameAnswer
 from m33d_hf.modeling.configuration_m33d import M33DConfig
@@ -200,8 +201,7 @@ class MeanLoss:
     """Sum and count of a loss over an evaluation, on the device; float64 where the device has it."""
 
     def __init__(self, device: torch.device) -> None:
-        dtype = torch.float32 if device.type == "mps" else torch.float64
-        self.state = torch.zeros(2, dtype=dtype, device=device)
+        self.state = torch.zeros(2, dtype=accumulator_dtype(device), device=device)
 
     def add(self, total: Tensor, count: Tensor) -> None:
         """Add one batch."""

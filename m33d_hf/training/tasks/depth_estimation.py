@@ -140,7 +140,9 @@ class DepthEstimationTask(DenseTask):
             judges["per_image/"] = DepthMetrics("images", device=accelerator.device)
         else:
             judges = {"": protocol.metrics(accelerator.device)}
-        floor = None if self._floor is None else protocol.metrics(accelerator.device) if protocol else DepthMetrics()
+        floor = None
+        if self._floor is not None:
+            floor = protocol.metrics(accelerator.device) if protocol else DepthMetrics(device=accelerator.device)
         config, loss = config_of(model), MeanLoss(accelerator.device)
         for output, labels in self.predictions(model, loader, accelerator):
             for judge in judges.values():

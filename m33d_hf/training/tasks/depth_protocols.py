@@ -27,6 +27,7 @@ from m33d_hf.training.tasks.base import Batch
 from m33d_hf.training.tasks.dense import JUDGED
 
 _FULL = "full_depth"
+_LOOKED_AT = 4  # samples at most, until one can be read
 _OTHERWISE = "Set --evaluation.depth_protocol null to evaluate the output of the evaluation transform."
 
 
@@ -91,11 +92,38 @@ class DepthProtocol:
             )
 
     def judging(self, dataset: SampleDataset) -> SampleDataset:
-        """The evaluation data with everything that the protocol requires."""
+        """The evaluation data with everything that the protocol requires.
+
+        Raises:
+            DataError: the first readable picture has another size than the protocol is defined for.
+        """
         transform = dataset.transform
         if self.full_size is None or not isinstance(transform, EvaluationTransform):
             return dataset
-        return dataset.with_transform(FullDepthTransform(transform.options, transform.size, transform.patch_size))
+        judged = dataset.with_transform(FullDepthTransform(transform.options, transform.size, transform.patch_size))
+        self._look_at_one(judged.reading_once())
+        return judged
+
+    def _look_at_one(self, judged: SampleDataset) -> None:
+        """Refuse pictures of another size before anything is trained, and not at the first evaluation."""
+        for index in range(min(len(judged), _LOOKED_AT)):
+            sample = judged[0, index]
+            if isinstance(sample, RGBDSample) and _FULL in sample.meta and sample.meta[_FULL] is not None:
+                self.check_size(sample)
+                return
+
+    def check_size(self, sample: RGBDSample) -> None:
+        """Refuse a transformed sample whose picture has another size than the protocol is defined for.
+
+        Raises:
+            DataError: says which size it has.
+        """
+        found = tuple(sample.meta[_FULL].shape[-2:])
+        if found != self.full_size:
+            raise DataError(
+                f"{sample.key}: the depth protocol {self.name} is defined for pictures of {self.full_size} pixels "
+                f"(height, width), but this one has {found}. {_OTHERWISE}"
+            )
 
     def collator(self, config: M33DConfig) -> DepthCollator:
         """Samples to batches of evaluation."""
@@ -147,12 +175,7 @@ class FullDepthCollator(DepthCollator):
         """
         batch, steps = super().collate(samples)
         full = [sample.meta[_FULL][0, 0] for sample in samples]
-        wanted = self.protocol.full_size
-        for sample, depth in zip(samples, full):
-            if tuple(depth.shape) != wanted:
-                raise DataError(
-                    f"{sample.key}: the depth protocol {self.protocol.name} is defined for pictures of "
-                    f"{wanted} pixels (height, width), but this one has {tuple(depth.shape)}."
-                )
+        for sample in samples:
+            self.protocol.check_size(sample)
         batch[JUDGED] = torch.stack(full).float()
         return batch, steps

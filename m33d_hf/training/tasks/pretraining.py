@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from m33d_hf.data.loader.collation import PretrainingCollator
 from m33d_hf.data.loader.loading import SampleDataset
+from m33d_hf.evaluation.metrics import accumulator_dtype
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.modeling.masking_m33d import draw_keep
 from m33d_hf.modeling.pretraining_m33d import M33DForPreTraining
@@ -154,10 +155,10 @@ class PretrainingTask(SourceTask):
         """
         totals: dict[str, Tensor] = {}
         names = _loss_names(model)
-        zero = torch.zeros((), dtype=torch.float64, device=accelerator.device)
+        zero = torch.zeros((), dtype=accumulator_dtype(accelerator.device), device=accelerator.device)
 
         def add(name: str, value: Tensor) -> None:
-            totals[name] = totals.get(name, zero) + value.to(torch.float64)
+            totals[name] = totals.get(name, zero) + value.to(zero.dtype)
 
         for batch in loader:
             inputs = to_device(batch or {}, accelerator.device)
@@ -187,7 +188,7 @@ class PretrainingTask(SourceTask):
             from accelerate.utils import gather_object
 
             keys = sorted(set(gather_object(keys)))
-        zero = torch.zeros((), dtype=torch.float64, device=accelerator.device)
+        zero = torch.zeros((), dtype=accumulator_dtype(accelerator.device), device=accelerator.device)
         summed = accelerator.reduce(torch.stack([totals.get(key, zero) for key in keys]), reduction="sum")
         found = dict(zip(keys, summed.tolist(), strict=True))
         means = {name: found[f"sum/{name}"] / found[f"count/{name}"] for name in weights if found[f"count/{name}"] > 0}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from m33d_hf.data.files import atomic_writing
 from m33d_hf.data.files.atomic_writing import write_atomically, write_text_atomically
 
 
@@ -43,3 +45,13 @@ def test_ranks_may_write_one_file_at_once(tmp_path: Path) -> None:
 
     write_atomically(tmp_path / "spec.json", writes)
     assert (tmp_path / "spec.json").read_text() == "outer"
+
+
+def test_on_windows_a_file_is_flushed_that_is_open_for_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fsync(descriptor: int) -> None:
+        if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise OSError(9, "Bad file descriptor")  # as _commit of Windows
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(atomic_writing, "_WINDOWS", True)
+    assert write_text_atomically(tmp_path / "file.json", "whole").read_text() == "whole"

@@ -89,3 +89,10 @@ def test_every_frame_has_a_line(tmp_path: Path) -> None:
         np.testing.assert_allclose([float(row[name]) for name in NAMES], told[number], atol=1e-6)
     assert _read(second)[7] == {"frame": "7", "time": "", "truth": NAMES[results[1].phases[7]], "prediction": "",
                                 "clipwise": "", **dict.fromkeys(NAMES, "")}  # fmt: skip
+
+
+def test_tables_of_frames_of_an_earlier_evaluation_go(tmp_path: Path) -> None:
+    write_frames(tmp_path, [_result(0, "a"), _result(1, "b")], NAMES)
+    (tmp_path / "frames" / "notes.csv").write_text("mine")
+    write_frames(tmp_path, [_result(0, "c")], NAMES)
+    assert sorted(path.name for path in (tmp_path / "frames").iterdir()) == ["0000_c.csv", "notes.csv"]

@@ -92,3 +92,25 @@ def test_with_and_without_its_prefix_a_metric_is_one(tmp_path: Path) -> None:
         args, task = arguments("rooms/depth", tmp_path / name, evaluation__metric=name, **changes)
         train(args, task)
         assert list((tmp_path / name / "checkpoints").glob("best*"))
+
+
+def test_a_class_that_no_evaluation_label_has_keeps_no_best_and_is_said_once(tmp_path: Path, caplog) -> None:
+    changes = {"checkpoint__save_best": "true", "train__max_steps": "2", "evaluation__every_steps": "1"}
+    args, task = arguments("rooms/semseg", tmp_path, **changes, logging__pictures="true")
+    model = task.build_model(args)
+    absent = next(name for name in task.metric_names(args, model) or [] if name.startswith("iou/"))
+    args.evaluation.metric, evaluate = absent, task.evaluate
+    task.evaluate = lambda *given: {k: v for k, v in evaluate(*given).items() if k != absent}  # type: ignore
+    assert train(args, task).metrics
+    assert not list(tmp_path.glob("checkpoints/best*"))
+    assert len([record for record in caplog.records if f"has no eval/{absent}" in record.getMessage()]) == 1
+    assert "a picture could not be made" not in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_metric_that_the_task_does_not_know_still_ends_the_run(tmp_path: Path) -> None:
+    args, task = arguments("rooms/depth", tmp_path, checkpoint__save_best="true", train__max_steps="1")
+    evaluate = task.evaluate
+    task.evaluate = lambda *given: {k: v for k, v in evaluate(*given).items() if k != "delta1"}  # type: ignore
+    task.metric_names = lambda *_: None  # type: ignore[method-assign]
+    with pytest.raises(ConfigError, match=r"'delta1' is not one of eval/"):
+        train(args, task)

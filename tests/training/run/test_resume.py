@@ -1,5 +1,6 @@
 import json
 import multiprocessing
+import re
 import resource
 import signal
 
@@ -108,6 +109,24 @@ def test_a_finished_run_is_not_trained_again(tmp_path):
     second = run(tmp_path)
     assert second.history == first.history and second.metrics == first.metrics
     assert (tmp_path / "model.safetensors").read_bytes() == before
+
+
+def test_a_finished_run_with_other_evaluation_data_says_that_it_evaluates_nothing(tmp_path, capfd):
+    first = run(tmp_path, logging__pictures=True)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and path.name != ".lock"}
+    second = run(tmp_path, logging__pictures=True, data__max_eval_samples=3)
+    said = capfd.readouterr().err
+    assert re.search(r"data\.max_eval_samples: \S+ -> 3\n", said) and f"--eval_only true --init_from {tmp_path}" in said
+    assert {path: path.read_bytes() for path in before} == before  # train_config.json and report.html as well
+    assert (second.metrics, second.history, second.exit_code) == (first.metrics, first.history, 0)
+    run(tmp_path, evaluation__batch_size=2)  # other settings free to change are recorded
+    assert json.loads((tmp_path / "train_config.json").read_text())["args"]["evaluation"]["batch_size"] == 2
+    assert "--eval_only" not in capfd.readouterr().err
+
+
+def test_a_finished_run_that_was_never_evaluated_is(tmp_path):
+    run(tmp_path, evaluation__at_end=False)
+    assert run(tmp_path, data__max_eval_samples=3).metrics
 
 
 def test_continuing_in_another_folder(tmp_path, uninterrupted):

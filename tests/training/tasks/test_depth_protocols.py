@@ -15,6 +15,7 @@ from helpers.frames_on_disk import save
 from m33d_hf.errors import ConfigError, DataError
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.modeling.tasks_m33d import M33DForDepthEstimation
+from m33d_hf.training.recipe.arguments import RunArguments
 from m33d_hf.training.recipe.parsing import resolve
 from m33d_hf.training.tasks.base import to_device
 from m33d_hf.training.tasks.depth_estimation import DepthEstimationTask
@@ -72,13 +73,17 @@ def write_data(root: Path, count: int, size: tuple[int, int] = (480, 640)) -> Pa
     return root
 
 
-def evaluate(root: Path, *words: str) -> tuple[dict[str, float], Any, Any]:
-    """Metrics by the task, its model and its evaluation data."""
+def arguments(root: Path, *words: str) -> RunArguments:
     tiny = ["hidden_size", "16", "num_hidden_layers", "1", "num_attention_heads", "2", "intermediate_size", "16"]
     flags = [word if i % 2 else f"--model.{word}" for i, word in enumerate(tiny)]
     heads = ["--model.depth_head_layers", "[0, 0, 0, 0]", "--model.depth_head_width", "8"]
     given = ["--data.source", "folder", "--data.root", str(root), "--data.options.depth_unit", "mm"]
-    args = resolve(["--recipe", "nyuv2_depth", *flags, *heads, *given, *words], "depth_estimation").args
+    return resolve(["--recipe", "nyuv2_depth", *flags, *heads, *given, *words], "depth_estimation").args
+
+
+def evaluate(root: Path, *words: str) -> tuple[dict[str, float], Any, Any]:
+    """Metrics by the task, its model and its evaluation data."""
+    args = arguments(root, *words)
     task = DepthEstimationTask()
     torch.manual_seed(0)
     model = task.build_model(args).eval()
@@ -151,6 +156,16 @@ def test_runs_that_could_not_be_judged_so(tmp_path: Path) -> None:
     other = write_data(tmp_path / "b", 3, (240, 320))
     with pytest.raises(DataError, match=r"eigen is defined for pictures of \(480, 640\)"):
         evaluate(other, "--evaluation.depth_protocol", "eigen", "--transforms.eval_crop", "resize")
+
+
+def test_pictures_of_another_size_are_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    """At the first evaluation is too late: that is after hours. A picture that cannot be read is passed over."""
+    root = write_data(tmp_path, 2, (240, 320))
+    (root / "test/rgb/0.png").write_bytes(b"no picture")
+    args = arguments(root, "--evaluation.depth_protocol", "eigen", "--transforms.eval_crop", "resize")
+    task = DepthEstimationTask()
+    with pytest.raises(DataError, match=r"1.*eigen is defined for pictures of \(480, 640\).*depth_protocol null"):
+        task.build_eval_dataset(args, task.build_model(args))
 
 
 def test_the_protocol_is_said(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate import Accelerator
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from helpers.rooms_runs import words
 from m33d_hf.data.files.sealed_json import read_sealed_json
@@ -25,6 +26,7 @@ from m33d_hf.training.run.dry_run import dry_run
 from m33d_hf.training.run.evaluation_run import evaluate_run
 from m33d_hf.training.run.loop import train
 from m33d_hf.training.run.preparation import build_model
+from m33d_hf.training.tasks import pretraining
 from m33d_hf.training.tasks.pretraining import PretrainingTask
 
 RUNS = [
@@ -81,6 +83,33 @@ def test_stage_2_and_a_task_start_from_stage_1(tmp_path: Path) -> None:
     weights = M33DForPreTraining.from_pretrained(tmp_path / "2").state_dict()
     name = "m33d.encoders.rgb.layers.0.mlp.fc1.weight"
     assert torch.equal(loaded.state_dict()[name], weights[name])
+
+
+class NoFloat64(TorchDispatchMode):
+    """As Apple's mps: no tensor of float64 is made."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        if isinstance(made, torch.Tensor) and made.dtype is torch.float64:
+            raise TypeError(
+                "Cannot convert a MPS Tensor to float64 dtype as the MPS framework doesn't support float64."
+            )
+        return made
+
+
+def test_an_evaluation_needs_no_float64_where_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    args = parse("rooms/pretrain", tmp_path, method="rgbd_mae")
+    task = PretrainingTask()
+    model = task.build_model(args).eval()
+    _, eval_set = task.build_datasets(args, model)
+    assert eval_set is not None
+    batches = [task.build_collator(args, model, train=False)([eval_set[0, row] for row in range(4)])]
+    with torch.no_grad():
+        exact = task.evaluate(model, batches, Accelerator(cpu=True))
+        monkeypatch.setattr(pretraining, "accumulator_dtype", lambda _: torch.float32)
+        with NoFloat64():
+            found = task.evaluate(model, batches, Accelerator(cpu=True))
+    assert found == pytest.approx(exact, rel=1e-5)
 
 
 def test_evaluation_does_not_depend_on_the_batch_size(tmp_path: Path) -> None:

@@ -37,13 +37,16 @@ def write_last_evaluation(folder: Path, results: Sequence[VideoResult], names: S
 def draw_timelines(
     folder: Path, results: Sequence[VideoResult], names: Sequence[str], count: int = 4, prefix: str = "timeline"
 ) -> list[Path]:
-    """Draw the first annotated videos: annotation, temporal model and clip classifier.
+    """Draw the first annotated videos: annotation, temporal model and clip classifier; earlier ones of the same prefix
+    go.
 
     Raises:
         MissingDependencyError: matplotlib is not installed.
     """
     from m33d_hf.visualization.timeline import hatched, timeline_figure
 
+    for former in folder.glob(f"{prefix}_[0-9]*_*.png"):
+        former.unlink(missing_ok=True)
     annotated = [result for result in results if (result.phases != IGNORE_INDEX).any()]
     written = []
     for number, result in enumerate(annotated[:count]):

@@ -420,7 +420,10 @@ def test_pictures_of_an_evaluation_hatch_what_was_not_read_and_what_is_missing(
     labels, phases = np.zeros(4, np.int64), np.zeros(16, np.uint8)
     result = VideoResult(0, "v", 6.4, rows, rows, labels, valid, starts, stops, phases, times, (lack,))
     assert result.unread() == [(0, 4), (8, 12)]
+    for name in ("timeline_3_gone.png", "evaluation_step_00000002_0_v.png"):
+        (tmp_path / name).touch()
     draw_timelines(tmp_path, [result], NAMES)
+    assert [path.name for path in tmp_path.iterdir()] == ["evaluation_step_00000002_0_v.png"]  # of another prefix
     assert drawn["unreadable"] == [(0.0, 0.25), (0.5, 1.5), (2.5, 4.0)] and drawn["times"] is times
     (row,) = video_rows([result])
     assert row["missing"] == "the file announces 4.0 s"

@@ -1,0 +1,82 @@
+"""Memory that a device does not have ends in an error of ours that says which keys take less."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from helpers.rooms_runs import words
+from helpers.tiny_task import TinyTask, tiny_arguments
+from m33d_hf.errors import ConfigError, DeviceMemoryError
+from m33d_hf.scripts._main import main
+from m33d_hf.training.processes.guards import memory_named
+from m33d_hf.training.run import trial
+from m33d_hf.training.run.loop import train
+
+CUDA = (
+    "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 7.66 GiB of which 1.20 GiB is free. "
+    "Including non-PyTorch memory, this process has 6.40 GiB memory in use."
+)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError(CUDA),
+        RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 17.9 GiB, other allocations: 384 KiB)."),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:121] data. DefaultCPUAllocator: not enough memory: you tried to"),
+    ],
+)
+def test_what_allocators_say_names_the_keys_that_take_less(error: RuntimeError, tmp_path: Path) -> None:
+    args = tiny_arguments(tmp_path, train__batch_size=64, train__accumulation=1)
+    with pytest.raises(DeviceMemoryError) as caught, memory_named(args):
+        raise error
+    said = str(caught.value)
+    assert "--train.batch_size 32 --train.accumulation 2 (the same" in said and "--train.grad_checkpointing" in said
+    assert str(error).split("\n")[0][:40] in said and "\n" not in said
+
+
+def test_a_batch_that_cannot_be_halved_and_an_evaluation_get_advice_that_they_can_follow(tmp_path: Path) -> None:
+    args = tiny_arguments(tmp_path, train__batch_size=1)
+    with pytest.raises(DeviceMemoryError, match=r"a smaller --train.batch_size with"), memory_named(args):
+        raise torch.OutOfMemoryError(CUDA)
+    args = tiny_arguments(tmp_path, eval_only=True, evaluation__batch_size=16)
+    with pytest.raises(DeviceMemoryError, match=r"--evaluation.batch_size \(it was 16\)"), memory_named(args):
+        raise torch.OutOfMemoryError(CUDA)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("shapes differ"), ConfigError("no"), ValueError("no")])
+def test_other_errors_pass(error: Exception, tmp_path: Path) -> None:
+    with pytest.raises(type(error)) as caught, memory_named(tiny_arguments(tmp_path)):
+        raise error
+    assert caught.value is error
+
+
+class Hungry(TinyTask):
+    def build_model(self, args):
+        model = super().build_model(args)
+
+        def full(*_: object) -> None:
+            raise torch.OutOfMemoryError(CUDA)
+
+        model.register_forward_pre_hook(full)
+        return model
+
+
+def test_a_run_tells_of_it_in_its_page_too(tmp_path: Path) -> None:
+    with pytest.raises(DeviceMemoryError, match=r"Tried to allocate 2\.00 GiB"):
+        train(tiny_arguments(tmp_path, logging__pictures=True), Hungry())
+    assert "Ended by DeviceMemoryError" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_dry_run_ends_without_a_traceback(tmp_path: Path, monkeypatch, capfd) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError(CUDA)
+
+    monkeypatch.setattr(trial, "place", full)
+    assert main("pretraining", [*words("rooms/pretrain", tmp_path / "out"), "--dry_run", "true"]) == 2
+    told = capfd.readouterr().err
+    assert "DeviceMemoryError: The run needs more memory" in told and "Traceback" not in told
