@@ -281,6 +281,12 @@ def test_what_the_readme_says_in_short_is_in_the_answers() -> None:
     clips = (ROOT / "results" / "clips_confirm" / "answers.md").read_text(encoding="utf-8")
     (fine_tuned,) = re.findall(r"\| [^|]* \| actions top-1 %, fine-tuned \| .*better by (\S+) to (\S+)\*\* \|", clips)
     assert re.findall(r"ten motions by (\S+) to (\S+) points", rest) == [fine_tuned]
+    few = (ROOT / "results" / "labels" / "answers.md").read_text(encoding="utf-8").partition("Is M33D+ better")[0]
+    row = r"\| over MAE at equal FLOPs \| mIoU %, (\d+) labels \| .*\*\*better by (\S+) to (\S+)\*\* \|"
+    gains = [(low, high, labels) for labels, low, high in re.findall(row, few)]
+    assert re.findall(r"(\S+) to (\S+) points with (\d+)", rest) == gains and len(gains) == 2
+    assert re.search(r"over MAE at equal FLOPs \| mIoU %, 800 labels \| .* no difference larger", few)
+    assert "not shown with 800" in rest
     assert re.search(r"M33D \(literal\) \| mIoU .* no difference larger", answers)
     assert len(re.findall(r"M33D \(literal\) at equal steps .*worse by", answers)) == 2
 
