@@ -63,7 +63,10 @@ def test_weights_that_are_cut_short_are_an_error_of_ours(name: str, tmp_path: Pa
     _LOADERS[name](folder)
     with (folder / "model.safetensors").open("r+b") as file:
         file.truncate((folder / "model.safetensors").stat().st_size // 2)
-    with pytest.raises(CheckpointError, match=r"model'.*cut short or damaged.*take another checkpoint"):
+    told = r"model'.*cut short or damaged.*take another checkpoint"
+    if name == "export":  # looks at the file itself before it loads the model
+        told = r"model\.safetensors cannot be read: not a readable safetensors file"
+    with pytest.raises(CheckpointError, match=told):
         _LOADERS[name](folder)
 
 

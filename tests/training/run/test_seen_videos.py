@@ -116,6 +116,7 @@ def test_whoever_asks_for_the_same_split_is_warned(
     train(args, VideoClassificationTask())  # whoever wants no progress wants warnings nevertheless
     assert told in capfd.readouterr().err
     args.data.eval_split, args.data.eval_root = "validation", str(root)
+    args.output_dir = str(tmp_path / "other")  # other training data, so that the first run cannot be continued
     assert "WARNING: 3 of 3 evaluation videos" in dry_run(args, VideoClassificationTask())
 
 
