@@ -7,15 +7,11 @@ from pathlib import Path
 
 from m33d_hf.data.plural import plural
 from m33d_hf.errors import ConfigError, M33DError
+from m33d_hf.experiments.few_labels.opening import opened
 from m33d_hf.experiments.few_labels.study import CLIPS
 from m33d_hf.experiments.jobs import Job, stored_row
 from m33d_hf.experiments.plan import without
-from m33d_hf.training.recipe.parsing import resolve
 from m33d_hf.training.run.loaders import overlap_lines
-from m33d_hf.training.run.metric_names import check_metric
-from m33d_hf.training.run.preparation import build_model
-from m33d_hf.training.settling.settle import settle
-from m33d_hf.training.tasks.base import build_task
 from m33d_hf.training.tasks.pretraining import PretrainingTask
 
 _INIT = "--init_from"
@@ -38,7 +34,7 @@ def check_runs(jobs: Sequence[Job], folder: Path, fresh: bool = False) -> None:
         print(f"looking at data and models of {plural(len(runs), 'run')} before anything is trained", flush=True)
     reasons: dict[str, list[str]] = {}
     for job, task, argv in runs:
-        problem = _problem(task, [*argv, "--output_dir", str(folder / "runs" / job.id), "--dry_run", "true"])
+        problem = _problem(task, argv, str(folder / "runs" / job.id))
         if problem is not None:
             reasons.setdefault(problem, []).append(job.id)
     if reasons:
@@ -71,14 +67,10 @@ def _different(jobs: Sequence[Job]) -> Iterator[tuple[Job, str, list[str]]]:
             yield job, task, argv
 
 
-def _problem(task: str, argv: list[str]) -> str | None:
+def _problem(task: str, argv: list[str], folder: str) -> str | None:
     """Why a run cannot start; None if it can."""
     try:
-        args = settle(resolve(argv, task)).args
-        wanted = build_task(task)
-        model = build_model(args, wanted)
-        check_metric(args, wanted, model)
-        train_set, eval_set = wanted.build_datasets(args, model)
+        args, _, train_set, eval_set = opened(task, argv, folder)
         overlap_lines(args, train_set, eval_set)
     except M33DError as error:
         return str(error)

@@ -7,12 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from m33d_hf.errors import M33DError
+from m33d_hf.experiments.few_labels.opening import opened
 from m33d_hf.experiments.few_labels.study import CLIPS, PHASES, Study
 from m33d_hf.experiments.plan import without
-from m33d_hf.training.recipe.parsing import resolve
-from m33d_hf.training.run.preparation import build_model
-from m33d_hf.training.settling.settle import settle
-from m33d_hf.training.tasks.base import build_task
 
 _WEIGHTS = ("*.safetensors", "*.bin", "*.pth", "*.pt", "config.json")
 _CHUNK = 1 << 22
@@ -50,11 +47,9 @@ def origins_of(study: Study, folder: Path) -> Origins:
 
 def _data(study: Study, folder: Path) -> str:
     name = CLIPS if study.task == PHASES else study.task
-    words = [*without(study.words, _ALLOWED), "--output_dir", str(folder / "runs" / "data"), "--dry_run", "true"]
     try:
-        args = settle(resolve([*words, _ALLOWED, "true"], name)).args
-        task = build_task(name)
-        train_set, _ = task.build_datasets(args, build_model(args, task))
+        words = [*without(study.words, _ALLOWED), _ALLOWED, "true"]
+        _, task, train_set, _ = opened(name, words, str(folder / "runs" / "data"))
         return task.data_digest(train_set)
     except M33DError:
         return ""
