@@ -15,8 +15,9 @@ from m33d_hf.data.plural import plural
 from m33d_hf.errors import CheckpointError, ConfigError, MissingDependencyError
 from m33d_hf.training.processes.guards import is_in_use
 from m33d_hf.training.recipe.arguments import RunArguments
+from m33d_hf.training.recipe.differences import flatten
 from m33d_hf.training.run.metric_names import eval_name, larger_is_better
-from m33d_hf.training.run.reporting import CONFIG, METRICS, flatten, read_rows, short_commit
+from m33d_hf.training.run.reporting import CONFIG, METRICS, read_rows, short_commit
 from m33d_hf.training.showing.stale import PICTURES
 from m33d_hf.training.showing.story import (
     best_row,

@@ -27,10 +27,11 @@ from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.training.processes.guards import output_lock
 from m33d_hf.training.processes.launch import Ranks, open_accelerator
 from m33d_hf.training.recipe.arguments import RunArguments, same_setting
+from m33d_hf.training.recipe.differences import flatten
 from m33d_hf.training.run.loaders import build_eval_feed, list_left_out
 from m33d_hf.training.run.metric_names import eval_name
 from m33d_hf.training.run.preparation import build_model
-from m33d_hf.training.run.reporting import CONFIG, flatten, provenance
+from m33d_hf.training.run.reporting import CONFIG, provenance
 from m33d_hf.training.run.seen_videos import seen_again
 from m33d_hf.training.run.stepping import seed_step
 from m33d_hf.training.showing.report import RunStory

@@ -37,6 +37,7 @@ from m33d_hf.training.processes.optimization import build_optimizer
 from m33d_hf.training.processes.saved_state import METRICS_RECORD
 from m33d_hf.training.processes.updating import Updater
 from m33d_hf.training.recipe.arguments import RunArguments
+from m33d_hf.training.recipe.differences import judged_differences
 from m33d_hf.training.run.feeding import BatchFeed, EvaluationFeed
 from m33d_hf.training.run.loaders import (
     build_eval_feed,
@@ -53,7 +54,6 @@ from m33d_hf.training.run.resume import (
     EVAL_DIGEST,
     continue_from,
     evaluation_differences,
-    judged_differences,
     refuse_used_folder,
     run_facts,
     same_folder,

@@ -21,6 +21,7 @@ from m33d_hf.data.files.atomic_writing import write_text_atomically
 from m33d_hf.data.progress import SECONDS_BETWEEN_LINES
 from m33d_hf.errors import CheckpointError
 from m33d_hf.training.recipe.arguments import RunArguments
+from m33d_hf.training.recipe.differences import flatten
 from m33d_hf.training.run.feeding import BatchFeed
 from m33d_hf.training.run.metric_names import eval_name
 
@@ -231,23 +232,6 @@ def _compare(path: Path, recorded: Mapping[str, Any]) -> None:
             "%s is damaged or was changed: its rows are not those that the run wrote. The readable rows are kept; "
             "weights and later rows are not affected.", path
         )  # fmt: skip
-
-
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Flatten a nested dict to dotted keys; values that trackers cannot hold become text.
-
-    Keys that are no text (`label_map: {0: 0}`) are written as JSON writes them, so that a tree and what a file has
-    kept of it are equal.
-    """
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        key = prefix + (name if isinstance(name, str) else json.dumps(name))
-        if isinstance(value, Mapping) and value:
-            flat.update(flatten(value, f"{key}."))
-        else:
-            plain = isinstance(value, int | float | str | bool)
-            flat[key] = value if plain else json.dumps(value, default=str)
-    return flat
 
 
 def provenance() -> dict[str, Any]:

@@ -13,7 +13,6 @@ import torch
 from m33d_hf.data.files.markers import FINAL, MARKER, damage, has_digests, listed_digests
 from m33d_hf.data.files.sealed_json import read_sealed_json
 from m33d_hf.errors import CheckpointError, ConfigError, CorruptFileError, ResumeError
-from m33d_hf.modeling.configuration_m33d import ModalitySpec
 from m33d_hf.training.processes.checkpoint_files import WEIGHTS, read_average, read_optimizer, read_state, read_weights
 from m33d_hf.training.processes.checkpoints import CheckpointStore, find_checkpoints
 from m33d_hf.training.processes.ema import WeightAverage
@@ -27,104 +26,17 @@ from m33d_hf.training.processes.saved_state import (
     check_state,
 )
 from m33d_hf.training.recipe.arguments import RunArguments
-from m33d_hf.training.recipe.recipes import merge
-from m33d_hf.training.recipe.task_names import PRETRAINING
+from m33d_hf.training.recipe.differences import FREE, free_between_evaluations, recipe_differences
 from m33d_hf.training.run.plan import RunPlan
-from m33d_hf.training.run.reporting import CONFIG, flatten
+from m33d_hf.training.run.reporting import CONFIG
 from m33d_hf.training.run.stepping import StepEngine
 
 logger = logging.getLogger(__name__)
 
-# May differ between a run and its continuation: they change where and how it is computed and told, not what.
-# Batch, accumulation and processes may be traded against each other: their product is compared instead.
-FREE = (
-    "output_dir",
-    "resume",
-    "replay",
-    "dry_run",
-    "recipe",
-    "method",
-    "num_processes",
-    "cpu",
-    "cpu_threads",
-    "data.root",
-    "data.eval_",
-    "data.max_eval_samples",
-    "data.num_workers",
-    "data.prefetch_factor",
-    "data.keep_decoded_gb",
-    "data.cache_dir",
-    "data.max_bad_fraction",
-    "features.dir",
-    "features.format",
-    "train.batch_size",
-    "train.accumulation",
-    "train.compile",
-    "train.compile_mode",
-    "train.compile_backend",
-    "train.grad_checkpointing",
-    "train.sharding",
-    "evaluation.",
-    "checkpoint.",
-    "logging.",
-    "hub.",
-)
 # Best weights are compared by what evaluations find: a resumed run may be evaluated on other data or by another
 # protocol, and a run that was killed before its first checkpoint leaves them to whatever starts in its folder next.
 EVAL_DIGEST = "eval_digest"  # of the evaluation data, in the state of `best`
-_JUDGING = ("data.eval_", "data.max_eval_samples", "evaluation.")
-# Of these, what decides when and what is evaluated besides, not what an evaluation finds.
-_CADENCE = ("evaluation.every_", "evaluation.at_end", "evaluation.floor", "evaluation.diagnostics", "evaluation.inputs",
-            "evaluation.metric", "evaluation.greater_is_better")  # fmt: skip
 _LISTED = 8  # differences in one message
-
-# Of `FREE`, what decides the figures of an evaluation, for a finished run that is started again.
-JUDGED = (
-    "data.eval_",
-    "data.max_eval_samples",
-    "evaluation.num_segments",
-    "evaluation.num_crops",
-    "evaluation.depth_protocol",
-)
-
-
-def judged_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Lines "key: before -> now" for every argument of `JUDGED` that differs; arguments as nested dicts."""
-    return [line for line in _differences(before, now) if _named(line.split(":")[0], JUDGED)]
-
-
-def recipe_differences(before: Mapping[str, Any], now: Mapping[str, Any], free: Sequence[str] = FREE) -> list[str]:
-    """Lines "key: before -> now" for every argument outside `free` that differs; arguments as nested dicts.
-
-    Fields that the arguments, or an entry of `model.modalities`, leave out have their defaults, so that checkpoints
-    older than a field can be resumed.
-    """
-    return [line for line in _differences(before, now) if not _named(line.split(":")[0], free)]
-
-
-def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    old, new = flatten(_spelt_out(before)), flatten(_spelt_out(now))
-    absent = "(absent)"
-    return [
-        f"{key}: {old.get(key, absent)} -> {new.get(key, absent)}"
-        for key in sorted(old.keys() | new.keys())
-        if old.get(key, absent) != new.get(key, absent)
-    ]
-
-
-def _spelt_out(given: Mapping[str, Any]) -> Mapping[str, Any]:
-    args = merge(RunArguments().to_dict(), dict(given))
-    model = args["model"]
-    if not isinstance(model, Mapping) or not isinstance(model.get("modalities"), list):
-        return args
-    fields = dataclasses.fields(ModalitySpec)
-    defaults = {field.name: field.default for field in fields if field.default is not dataclasses.MISSING}
-    entries = [dict(sorted({**defaults, **entry}.items())) for entry in model["modalities"]]
-    return {**args, "model": {**model, "modalities": entries}}
-
-
-def _named(key: str, names: Sequence[str]) -> bool:
-    return any(key == name or (name[-1] in "._" and key.startswith(name)) for name in names)
 
 
 def check_resumable(state: Mapping[str, Any], folder: Path, now: Mapping[str, Any]) -> None:
@@ -161,9 +73,7 @@ def evaluation_differences(former: Mapping[str, Any], now: Mapping[str, Any]) ->
     """
     if not isinstance(former.get("args"), Mapping) or not args_are_plain(former["args"]):
         return ["its state.json does not say how it was trained"]
-    free = [*(key for key in FREE if key not in _JUDGING), *_CADENCE]
-    if now["args"].get("task") != PRETRAINING:  # whose retrieval compares the samples of a batch
-        free.append("evaluation.batch_size")
+    free = free_between_evaluations(now["args"].get("task"))
     digests = [facts.get(EVAL_DIGEST) for facts in (former, now)]
     if None in digests:  # of an earlier version
         return fact_differences(former, now, free)

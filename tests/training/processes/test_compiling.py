@@ -19,9 +19,9 @@ from m33d_hf.training.processes import compiling
 from m33d_hf.training.processes.compiling import check_compile, checkpoint_activations
 from m33d_hf.training.recipe.arguments import RunArguments
 from m33d_hf.training.recipe.command_line import read_overrides
+from m33d_hf.training.recipe.differences import recipe_differences
 from m33d_hf.training.recipe.parsing import parse_arguments
 from m33d_hf.training.run.loop import TrainResult, train
-from m33d_hf.training.run.resume import recipe_differences
 from m33d_hf.training.tasks.base import Task
 from m33d_hf.training.tasks.pretraining import PretrainingTask
 from m33d_hf.training.tasks.semantic_segmentation import SemanticSegmentationTask

@@ -14,10 +14,9 @@ from helpers.launching import assert_same_weights
 from helpers.rooms_runs import words
 from m33d_hf.errors import ResumeError
 from m33d_hf.training.recipe.arguments import same_setting
+from m33d_hf.training.recipe.differences import flatten, recipe_differences
 from m33d_hf.training.recipe.parsing import parse_arguments
 from m33d_hf.training.run.loop import TrainResult, train
-from m33d_hf.training.run.reporting import flatten
-from m33d_hf.training.run.resume import recipe_differences
 from m33d_hf.training.tasks.pretraining import PretrainingTask
 from m33d_hf.training.tasks.semantic_segmentation import SemanticSegmentationTask
 

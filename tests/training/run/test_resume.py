@@ -11,7 +11,6 @@ from helpers.tiny_task import StoppingTask, TinyTask, tiny_arguments
 from m33d_hf.errors import CheckpointError, ConfigError, ResumeError
 from m33d_hf.training.processes.checkpoints import CheckpointStore
 from m33d_hf.training.run.loop import train
-from m33d_hf.training.run.resume import recipe_differences
 
 # Six steps are an epoch: every stop below is in the middle of one, and in the middle of a log window of four.
 HARD = {"model": {"dropout": 0.3}, "data__num_workers": 1, "train__ema_decay": 0.9, "optim__layer_decay": 0.8}
@@ -167,19 +166,6 @@ def test_batch_and_accumulation_may_be_traded(tmp_path):
     assert run(tmp_path, train__batch_size=2, train__accumulation=2).step == 12
 
 
-def test_free_and_deciding_arguments():
-    before, now = tiny_arguments("a").to_dict(), tiny_arguments("b").to_dict()
-    now["logging"]["every_steps"], now["data"]["num_workers"], now["data"]["eval_root"] = 99, 7, "elsewhere"
-    now["evaluation"]["every_steps"], now["num_processes"] = 3, 2
-    assert recipe_differences(before, now) == []
-    now["train"]["max_steps"], now["model"]["width"] = 24, 16
-    assert recipe_differences(before, now) == [
-        "model: {} -> (absent)",
-        "model.width: (absent) -> 16",
-        "train.max_steps: 12 -> 24",
-    ]
-
-
 def test_damaged_optimizer_state_is_a_clear_error(tmp_path):
     run(tmp_path, StoppingTask(7))
     path = CheckpointStore(tmp_path).latest()
@@ -187,20 +173,3 @@ def test_damaged_optimizer_state_is_a_clear_error(tmp_path):
     (path / "optimizer.pt").write_bytes(b"x" * size)
     with pytest.raises(CheckpointError, match=r"step_00000007: optimizer\.pt is damaged"):
         run(tmp_path)
-
-
-def test_a_checkpoint_older_than_an_argument_continues_where_the_argument_has_its_default() -> None:
-    before, now = tiny_arguments("a").to_dict(), tiny_arguments("b").to_dict()
-    del before["init"]["num_attention_heads"], before["mixing"]
-    assert recipe_differences(before, now) == []
-    now["init"]["num_attention_heads"], now["mixing"]["mixup"] = 8, 0.2
-    assert recipe_differences(before, now) == ["init.num_attention_heads: null -> 8", "mixing.mixup: 0.0 -> 0.2"]
-
-
-def test_a_checkpoint_older_than_a_field_of_a_modality_continues() -> None:
-    entry = {"name": "rgb", "channels": 3, "input_name": "pixel_values", "mask_ratio": 0.5}
-    now = {"model": {"modalities": [{**entry, "denoising_weight": 0.0, "channel_mean": None}]}}
-    assert recipe_differences({"model": {"modalities": [entry]}}, now) == []
-    now["model"]["modalities"][0]["denoising_weight"] = 0.1
-    (line,) = recipe_differences({"model": {"modalities": [entry]}}, now)
-    assert line.startswith("model.modalities: ")

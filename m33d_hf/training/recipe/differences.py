@@ -1,0 +1,126 @@
+"""What two runs' arguments have in common: may one continue the other, and may their evaluations be compared?"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from m33d_hf.modeling.configuration_m33d import ModalitySpec
+from m33d_hf.training.recipe.arguments import RunArguments
+from m33d_hf.training.recipe.recipes import merge
+from m33d_hf.training.recipe.task_names import PRETRAINING
+
+# May differ between a run and its continuation: they change where and how it is computed and told, not what.
+# Batch, accumulation and processes may be traded against each other: their product is compared instead.
+FREE = (
+    "output_dir",
+    "resume",
+    "replay",
+    "dry_run",
+    "recipe",
+    "method",
+    "num_processes",
+    "cpu",
+    "cpu_threads",
+    "data.root",
+    "data.eval_",
+    "data.max_eval_samples",
+    "data.num_workers",
+    "data.prefetch_factor",
+    "data.keep_decoded_gb",
+    "data.cache_dir",
+    "data.max_bad_fraction",
+    "features.dir",
+    "features.format",
+    "train.batch_size",
+    "train.accumulation",
+    "train.compile",
+    "train.compile_mode",
+    "train.compile_backend",
+    "train.grad_checkpointing",
+    "train.sharding",
+    "evaluation.",
+    "checkpoint.",
+    "logging.",
+    "hub.",
+)
+# A resumed run may be evaluated on other data or by another protocol; its figures are then not those of before.
+_JUDGING = ("data.eval_", "data.max_eval_samples", "evaluation.")
+# Of these, what decides when and what is evaluated besides, not what an evaluation finds.
+_CADENCE = (
+    "evaluation.every_",
+    "evaluation.at_end",
+    "evaluation.floor",
+    "evaluation.diagnostics",
+    "evaluation.inputs",
+    "evaluation.metric",
+    "evaluation.greater_is_better",
+)
+
+
+def free_between_evaluations(task: str | None) -> list[str]:
+    """Arguments, or beginnings of their names, that may differ between runs whose evaluations are compared."""
+    free = [*(key for key in FREE if key not in _JUDGING), *_CADENCE]
+    if task != PRETRAINING:  # whose retrieval compares the samples of a batch
+        free.append("evaluation.batch_size")
+    return free
+
+
+def judged_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Lines "key: before -> now" for what a run may be continued with but not compared by its evaluations; arguments as
+    nested dicts."""
+    refused = recipe_differences(before, now)
+    return [
+        line
+        for line in recipe_differences(before, now, free_between_evaluations(now.get("task")))
+        if line not in refused
+    ]
+
+
+def recipe_differences(before: Mapping[str, Any], now: Mapping[str, Any], free: Sequence[str] = FREE) -> list[str]:
+    """Lines "key: before -> now" for every argument outside `free` that differs; arguments as nested dicts.
+
+    Fields that the arguments, or an entry of `model.modalities`, leave out have their defaults, so that checkpoints
+    older than a field can be resumed.
+    """
+    old, new = flatten(_spelt_out(before)), flatten(_spelt_out(now))
+    absent = "(absent)"
+    return [
+        f"{key}: {old.get(key, absent)} -> {new.get(key, absent)}"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key, absent) != new.get(key, absent) and not _named(key, free)
+    ]
+
+
+def _spelt_out(given: Mapping[str, Any]) -> Mapping[str, Any]:
+    args = merge(RunArguments().to_dict(), dict(given))
+    model = args["model"]
+    if not isinstance(model, Mapping) or not isinstance(model.get("modalities"), list):
+        return args
+    fields = dataclasses.fields(ModalitySpec)
+    defaults = {field.name: field.default for field in fields if field.default is not dataclasses.MISSING}
+    entries = [dict(sorted({**defaults, **entry}.items())) for entry in model["modalities"]]
+    return {**args, "model": {**model, "modalities": entries}}
+
+
+def _named(key: str, names: Sequence[str]) -> bool:
+    return any(key == name or (name[-1] in "._" and key.startswith(name)) for name in names)
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Flatten a nested dict to dotted keys; values that trackers cannot hold become text.
+
+    Keys that are no text (`label_map: {0: 0}`) are written as JSON writes them, so that a tree and what a file has
+    kept of it are equal.
+    """
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        key = prefix + (name if isinstance(name, str) else json.dumps(name))
+        if isinstance(value, Mapping) and value:
+            flat.update(flatten(value, f"{key}."))
+        else:
+            plain = isinstance(value, int | float | str | bool)
+            flat[key] = value if plain else json.dumps(value, default=str)
+    return flat
