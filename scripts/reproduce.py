@@ -19,7 +19,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         default="core",
         help="core: the main methods; search: what could be better; confirm: what it chose; parts: M33D+ without each "
         "of its parts; masks, initialisation: Tables 6 and 7; labels, clips_labels: Figure 2 and Table 2; temporal; "
-        "clips; rgbd; own_method; gpu: core on one large GPU; demo, demo-video: those of make; "
+        "clips; rgbd; own_method, own_clips: for the recipes own/; gpu: core on one large GPU; "
+        "demo, demo-video: those of make; "
         "earlier: reproduction, longer, exploration",
     )
     parser.add_argument("--output_dir", type=Path, help="output folder; default: outputs/PLAN-BUDGET")

@@ -23,7 +23,7 @@ from m33d_hf.training.recipe.parsing import parse_arguments
 
 PLANS = (
     *("core", "parts", "masks", "initialisation", "labels", "clips_labels", "clips", "temporal", "rgbd", "gpu"),
-    *("confirm_single", "own_method"),
+    *("confirm_single", "own_method", "own_clips"),
 )
 
 

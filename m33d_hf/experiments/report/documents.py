@@ -30,6 +30,7 @@ SUPERSEDED: dict[str, tuple[str, str] | None] = {
     "temporal": None,
     "rgbd": None,
     "own_method": None,
+    "own_clips": None,
     "search": None,
     "confirm": None,
     "confirm_single": None,
