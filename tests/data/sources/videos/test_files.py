@@ -107,7 +107,7 @@ def test_metric_depth_of_a_network_that_squeezed_whole_pictures_is_used_where_it
     path = write_video(tmp_path / "a.mp4", 4, size=(108, 192))
     np.save(tmp_path / "a.npy", np.full((4, 64, 128), 1500, np.uint16))  # the next multiples of 32
     (tmp_path / "depth_spec.json").write_text('{"provenance": {"same_view": false}, "unit": "mm"}')
-    with pytest.raises(DataError, match=r'of another aspect ratio.*"provenance": \{"same_view": true\} into depth_spec'):
+    with pytest.raises(DataError, match=r'another aspect ratio.*"provenance": \{"same_view": true\} into depth_spec'):
         VideoFile("a", path, depth=find_depth_maps(tmp_path, "a")).read([0])
     (tmp_path / "depth_spec.json").write_text('{"provenance": {"same_view": true}}')
     maps = find_depth_maps(tmp_path, "a", read_sidecar_spec(tmp_path, unit="mm"))
