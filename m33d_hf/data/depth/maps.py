@@ -163,8 +163,8 @@ class DepthMaps:
             raise DataError(
                 f"the depth {self.key} is {height}x{width}, but its pictures are {picture[0]}x{picture[1]} (height x "
                 "width): of another aspect ratio, so that one view would be stretched over another. Crop both to the "
-                "same part of the scene, or register depth to RGB before it is written. If a network saw whole pictures "
-                f'squeezed into its shape, write "provenance": {{"same_view": true}} into {SPEC_FILE}.'
+                "same part of the scene, or register depth to RGB before it is written. If a network saw whole "
+                f'pictures squeezed into its shape, write "provenance": {{"same_view": true}} into {SPEC_FILE}.'
             )
 
     def read(self, indices: Sequence[int]) -> torch.Tensor:
