@@ -146,7 +146,7 @@ class RootsSource(MixtureSource):
             )
         nowhere = _in_vain_everywhere(members)
         super().__init__(members, [float(len(source)) for source in members.values()])
-        self.notes += nowhere
+        self.notes = [*self.notes, *nowhere]
         folders = [str(source.root) for source in members.values() if source.root is not None]
         self.root = Path(os.path.commonpath(folders)) if folders else None
         # Absolute, so that lists of files name the folder in which each lies.
