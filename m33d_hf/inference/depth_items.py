@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from m33d_hf.data.plural import agree, plural
-from m33d_hf.data.sources.frames.layouts import leads_upwards, refuse_unreadable
+from m33d_hf.data.sources.frames.layouts import leads_upwards
 from m33d_hf.data.sources.frames.pairing import natural_key
 from m33d_hf.data.sources.phases.maps_beside import maps_in_words, without_maps
 from m33d_hf.data.sources.videos.files import VIDEO_SUFFIXES
+from m33d_hf.data.walking import refuse_unreadable
 from m33d_hf.errors import ConfigError, DataError
 from m33d_hf.inference.output_folders.earlier_outputs import is_earlier_output, outputs_in_words
 from m33d_hf.modeling.picture_files_m33d import kinds_of

@@ -5,15 +5,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from helpers import depth_scenes
 from helpers.doctor import check, notes_of
-from helpers.frames_on_disk import depth_array, save, write_frames
+from helpers.frames_on_disk import depth_array, rgb_array, save, write_frames
 from helpers.nyuv2_files import write_mat, write_tables
+from helpers.preparations import prepared
+from helpers.recordings import encoded
 from helpers.scannet_folders import write_exported, write_recorded, write_table
 from helpers.sunrgbd_folders import write_sunrgbd
+from m33d_hf.data.sources.frames.folder import FolderSource
 from m33d_hf.scripts.check_data import main
 
 
@@ -78,6 +83,24 @@ def test_close_depth_of_16_bits_is_no_problem(root: Path, options: tuple[str, ..
     rewrite(root, lambda stored: stored.astype(np.uint8))
     code, problems, report = check(root, "--data.options.depth_unit", "millimetre")
     assert code == 1 and "files of 8 bits show depth" in problems and "no stored depth" not in notes_of(report)
+
+
+def test_depth_of_8_bits_is_a_problem_where_a_source_does_not_know_what_its_files_store(tmp_path: Path):
+    """A table by others; one that was prepared here holds 16 bits."""
+    rng = np.random.default_rng(0)
+    (tmp_path / "table").mkdir()
+    (tmp_path / "near").mkdir()
+    shades = [rng.integers(30, 120, (24, 32)).astype(np.uint8) for _ in range(6)]
+    rows = {"image": [encoded(rgb_array(i)) for i in range(6)], "depth": [encoded(each, "PNG") for each in shades]}
+    pq.write_table(pa.table(rows), tmp_path / "table/train.parquet")
+    hub = ("--data.source", "hub", "--data.eval_split", "null")
+    code, problems, _ = check(tmp_path / "table", *hub, "--data.options.depth_unit", "millimetre")
+    assert code == 1 and "no stored depth value exceeds 119: files of 8 bits show depth" in problems
+    near = write_frames(tmp_path / "near", 6)
+    rewrite(near, lambda stored: rng.integers(30, 120, stored.shape).astype(np.uint16))
+    prepared(FolderSource(near, depth_unit="mm"), tmp_path / "prepared/train")
+    code, problems, report = check(tmp_path / "prepared", *hub)
+    assert (code, problems) == (0, "") and "no stored depth value exceeds 119" in notes_of(report)
 
 
 def test_65535_is_invalid_unless_told_otherwise_and_rotated_bits_are_recognised(root: Path):

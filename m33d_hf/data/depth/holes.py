@@ -7,11 +7,13 @@ without its depth is none of these, but unpaired or unreadable.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from m33d_hf.data.plural import agree, plural
 from m33d_hf.data.sample import Hole, RGBDSample, holes_of
+from m33d_hf.errors import CorruptFileError
 
 # A recorder may lose a frame or two at the end of one of its files; more is another clock.
 _SHARE_WITHOUT_PARTNER = 0.02
@@ -69,7 +71,7 @@ def frames_without_partner(count: int) -> int:
     return max(_FRAMES_WITHOUT_PARTNER, round(_SHARE_WITHOUT_PARTNER * count))
 
 
-def first_number(numbers: Collection[int], count: int) -> int:
+def first_number(numbers: Collection[int], video: object, count: int, lost: float) -> int:
     """The number that a video's first frame has in the names of its depth: 0, or 1 where they say that it is.
 
     ffmpeg numbers pictures from 1; then the lowest number is 1 and the highest that of the last frame, which a video
@@ -77,6 +79,19 @@ def first_number(numbers: Collection[int], count: int) -> int:
 
     Args:
         numbers: those of the depth files.
-        count: frames of the video, with those that it lost where it was cut short.
+        video: for messages.
+        count: frames of the video that there are.
+        lost: those that are missing behind them (`frames_lost_at_the_end`).
+
+    Raises:
+        CorruptFileError: of the video: numbers from 1, and nobody knows how many frames it had.
     """
-    return int(bool(numbers) and min(numbers) == 1 and max(numbers) == count)
+    if not numbers or min(numbers) != 1:
+        return 0
+    if lost == math.inf and max(numbers) >= count:
+        raise CorruptFileError(
+            video,
+            "it was cut short and nothing says by how much, so that its first frame may be number 0 or 1 in the names "
+            "of its depth, whose lowest number is 1; rename the depth files to count from 0",
+        )
+    return int(max(numbers) == count + lost)

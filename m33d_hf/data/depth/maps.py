@@ -74,12 +74,14 @@ class DepthMaps:
         spec: what stored values mean.
         store: where the frames lie.
         upright: whether it was made from upright pictures, by `extract_depth`; False if unknown.
+        same_view: whether it is stated to show all of its pictures, whatever its shape; False if unknown.
     """
 
     key: str
     spec: DepthSpec
     store: DepthStore
     upright: bool = False
+    same_view: bool = False
 
     @property
     def length(self) -> int:
@@ -147,7 +149,7 @@ class DepthMaps:
         """Refuse metric maps of another aspect ratio than their pictures: resizing would misplace every pixel.
 
         What a network predicted (inverse, relative) may have the shape of its input, into which it squeezed the whole
-        picture, as monodepth2 stores it.
+        picture, as monodepth2 stores it. Of metric depth, which a camera may have measured, this has to be stated.
 
         Args:
             picture: (height, width) of the upright pictures.
@@ -157,11 +159,12 @@ class DepthMaps:
             DataError: naming both sizes.
         """
         height, width = int(maps.shape[-2]), int(maps.shape[-1])
-        if self.spec.kind == "metric" and not same_shape((height, width), picture):
+        if self.spec.kind == "metric" and not self.same_view and not same_shape((height, width), picture):
             raise DataError(
                 f"the depth {self.key} is {height}x{width}, but its pictures are {picture[0]}x{picture[1]} (height x "
                 "width): of another aspect ratio, so that one view would be stretched over another. Crop both to the "
-                "same part of the scene, or register depth to RGB before it is written."
+                "same part of the scene, or register depth to RGB before it is written. If a network saw whole "
+                f'pictures squeezed into its shape, write "provenance": {{"same_view": true}} into {SPEC_FILE}.'
             )
 
     def read(self, indices: Sequence[int]) -> torch.Tensor:
@@ -308,8 +311,8 @@ def find_depth_maps(
     if len(candidates) > 1:
         raise DataError(f"the depth of {rel} exists more than once: {', '.join(map(str, candidates))}. Keep only one.")
     provenance = (stated or {}).get("provenance")
-    upright = isinstance(provenance, dict) and provenance.get("upright") is True
-    return DepthMaps(rel, spec, next(iter(candidates.values())), upright) if candidates else None
+    known = {name: isinstance(provenance, dict) and provenance.get(name) is True for name in ("upright", "same_view")}
+    return DepthMaps(rel, spec, next(iter(candidates.values())), **known) if candidates else None
 
 
 def _spellings(rel: str) -> list[str]:
@@ -374,11 +377,11 @@ def read_sidecar_spec(
 ) -> DepthSpec:
     """What the depth below `root` means: from depth_spec.json, there or in a folder above, or as the arguments state.
 
-    Bounds may be added to a depth_spec.json; kind, unit and scale must not contradict it.
+    The arguments may add what a depth_spec.json leaves open; kind, unit and scale must not contradict it.
 
     Raises:
-        ConfigError: both are missing, or they contradict each other, or depth_spec.json is not a DepthSpec; or metric
-            depth without unit and scale.
+        ConfigError: both are missing, or they contradict each other, or depth_spec.json is not a DepthSpec; or neither
+            states unit or scale of metric depth.
     """
     root = Path(root)
     options: dict[str, Any] = {"kind": kind, "scale": scale, "unit": unit, "invalid_values": invalid_values}
@@ -396,12 +399,20 @@ def read_sidecar_spec(
                 f"--data.options.depth_unit (such as millimetre) or depth_scale, or write {root / SPEC_FILE}."
             )
         return _spec_from(stated)
+    said = {name: value for name, value in written.items() if name not in _EXTRA_KEYS}
     try:
-        spec = _spec_from({name: value for name, value in written.items() if name not in _EXTRA_KEYS})
-        if spec.kind == "metric" and written.get("unit") is written.get("scale") is None:
-            raise ConfigError('metric depth needs its stored unit; add "unit": "millimetre", or "scale": 1000.')
+        spec = _spec_from(said)
     except ConfigError as error:
         raise ConfigError(f"{place / SPEC_FILE}: {error}") from error
+    if said.get("unit") is said.get("scale") is None:
+        # It leaves the unit open, and the kind if it states none either: a unit alone says that depth is metric.
+        left_open = ("unit", "scale") if "kind" in said else ("kind", "unit", "scale")
+        said |= {name: stated[name] for name in left_open if name in stated}
+        spec = _spec_from(said)
+        if spec.kind == "metric" and unit is scale is None:
+            raise ConfigError(
+                f'{place / SPEC_FILE}: metric depth needs its stored unit; add "unit": "millimetre", or "scale": 1000.'
+            )
     for name in ("kind", "unit", "scale"):
         if name in stated and getattr(_spec_from({"kind": spec.kind, **stated}), name) != getattr(spec, name):
             raise ConfigError(

@@ -130,7 +130,7 @@ def _depth(subject: Subject, tally: SplitTally) -> Iterator[str]:
             "and taken for distances; most cameras write it where nothing was measured. Add it to the invalid values: "
             "--data.options.invalid_values '[0, 65535]'."
         )
-    if total.eight_bits and _stores_eight_bits(subject.source):
+    if total.eight_bits and _may_store_eight_bits(subject.source):
         yield (
             f"no stored depth value exceeds {total.largest}: files of 8 bits show depth rather than measure it. If "
             "they are pictures of depth, convert the originals instead."
@@ -138,18 +138,20 @@ def _depth(subject: Subject, tally: SplitTally) -> Iterator[str]:
     yield from _foreign_scenes(subject, tally)
 
 
-def _stores_eight_bits(source: Source) -> bool:
-    """Whether the files of any folder are of 8 bits, as far as a source knows."""
+def _may_store_eight_bits(source: Source) -> bool:
+    """Whether the files of any folder are of 8 bits, or nobody has looked."""
     members = getattr(source, "members", None)
     if isinstance(members, Mapping):
-        return any(_stores_eight_bits(member) for member in members.values())
+        return any(_may_store_eight_bits(member) for member in members.values())
+    if getattr(getattr(source, "rows", None), "manifest", None) is not None:
+        return False  # prepared here, in 16 bits or floats
     detection = getattr(source, "detection", None)
-    return detection is not None and any(each.eight_bits for each in (detection, *detection.by_sequence.values()))
+    return detection is None or any(each.eight_bits for each in (detection, *detection.by_sequence.values()))
 
 
 def _near(subject: Subject, tally: SplitTally) -> Iterator[str]:
     """Small values in files that could hold larger ones: millimetres before an endoscope, or a picture of depth."""
-    if tally.depth.eight_bits and not _stores_eight_bits(subject.source):
+    if tally.depth.eight_bits and not _may_store_eight_bits(subject.source):
         yield (
             f"no stored depth value exceeds {tally.depth.largest}: either everything is that near, as before an "
             "endoscope, or these were pictures of depth with 8 bits, which show depth rather than measure it."

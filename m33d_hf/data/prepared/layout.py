@@ -25,7 +25,7 @@ END_KEY = b"m33d_prepared_end"
 VERSION = 1
 MAPS = ("rgb", "depth", "segmentation")
 COLUMNS = ("key", "sequence", "frame", *MAPS, "depth_scale", "label", "fps")
-PARQUET = "*.parquet"
+PARQUET = ".parquet"
 FORMATS = ("parquet", "shards")
 TAR, INDEX = ".tar", ".index"
 # Small values of a frame; they stand in the index, and in the JSON of the frame.

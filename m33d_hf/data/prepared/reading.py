@@ -25,6 +25,7 @@ from m33d_hf.data.prepared.layout import (
 )
 from m33d_hf.data.prepared.parquet import is_picture, open_parquet, reading
 from m33d_hf.data.prepared.places import Places, have_places
+from m33d_hf.data.walking import files_ending
 from m33d_hf.errors import DataError, decoding
 
 # Files whose footers are kept parsed (a megabyte each at most), and row groups whose columns are, in each process.
@@ -33,8 +34,8 @@ _KEPT_COLUMNS = 12
 
 
 def parquet_files(folder: Path) -> list[Path]:
-    """The Parquet files below a folder, in order of their names."""
-    return sorted(path for path in folder.rglob(PARQUET) if not path.name.startswith("."))
+    """The Parquet files below a folder, in order of their names; raises as `files_ending`."""
+    return files_ending(folder, PARQUET)
 
 
 class ParquetRows:

@@ -35,6 +35,7 @@ from m33d_hf.data.sources.videos.files import cached_info
 from m33d_hf.data.sources.videos.frames import read_video_frames, video_frame
 from m33d_hf.errors import ConfigError, CorruptFileError
 from m33d_hf.modeling.picture_files_m33d import read_file
+from m33d_hf.modeling.video_times_m33d import frames_lost_at_the_end
 
 _COLOR, _DEPTH, _CONFIDENCE = ("rgb", "color"), ("depth",), ("confidence", "conf")
 _VIDEOS = ("rgb.mp4", "rgb.mov")
@@ -46,7 +47,8 @@ class PhoneFolder:
     """See the module's text.
 
     Raises:
-        CorruptFileError: no such folder, or a calibration that cannot be read.
+        CorruptFileError: no such folder, a calibration that cannot be read, or a video cut short by an unknown number
+            of frames whose depth counts from 1.
     """
 
     def __init__(self, path: Path, options: ImportOptions) -> None:
@@ -55,11 +57,14 @@ class PhoneFolder:
         self._confidence = _numbered(path, _CONFIDENCE, MAP_SUFFIXES)
         self._video = next((name for name in _VIDEOS if (path / name).is_file()), None)
         self._color = {} if self._video else _numbered(path, _COLOR, RGB_SUFFIXES)
-        count = cached_info(path / self._video).num_frames if self._video else 0
-        if self._video and (first := first_number(self._depth, count)):
-            self._depth = {number - first: file for number, file in self._depth.items()}
-            if 0 not in self._confidence:
-                self._confidence = {number - first: file for number, file in self._confidence.items()}
+        count = 0
+        if self._video:
+            info = cached_info(path / self._video)
+            count, lost = info.num_frames, frames_lost_at_the_end(info.lacks, info.num_frames)
+            if first := first_number(self._depth, path / self._video, count, lost):
+                self._depth = {number - first: file for number, file in self._depth.items()}
+                if 0 not in self._confidence:
+                    self._confidence = {number - first: file for number, file in self._confidence.items()}
         pictures = set(range(count)) if self._video else set(self._color)
         self._numbers = sorted(pictures & self._depth.keys())
         if not self._numbers:

@@ -13,7 +13,7 @@ from typing import Any
 from m33d_hf.data.plural import plural
 from m33d_hf.data.source import Source, Unpaired
 from m33d_hf.data.sources.frames.frames import FrameSource
-from m33d_hf.data.sources.frames.splits import canonical_split
+from m33d_hf.data.sources.frames.splits import InVain, canonical_split
 from m33d_hf.data.sources.mixture import MixtureSource
 from m33d_hf.data.sources.stated_units import Build, build_each, leave_out
 from m33d_hf.errors import ConfigError, DataError, nearest_name_hint
@@ -144,7 +144,9 @@ class RootsSource(MixtureSource):
             raise ConfigError(
                 f"data.root: the source {members[long].name!r} cuts long videos and reads one folder only; give one."
             )
+        nowhere = _in_vain_everywhere(members)
         super().__init__(members, [float(len(source)) for source in members.values()])
+        self.notes = [*self.notes, *nowhere]
         folders = [str(source.root) for source in members.values() if source.root is not None]
         self.root = Path(os.path.commonpath(folders)) if folders else None
         # Absolute, so that lists of files name the folder in which each lies.
@@ -170,3 +172,22 @@ class RootsSource(MixtureSource):
         """Digest of the folders' digests and names; where they lie does not count."""
         state = [[name, source.digest()] for name, source in self.members.items()]
         return hashlib.sha256(json.dumps(["roots", state]).encode()).hexdigest()
+
+
+def _in_vain_everywhere(members: Mapping[str, Source]) -> list[str]:
+    """Notes on what a list of several folders names and none of them has, instead of what each of them says itself."""
+    by_list: dict[Path, list[tuple[FrameSource, InVain]]] = {}
+    for source in members.values():
+        if isinstance(source, FrameSource) and source.in_vain is not None:
+            by_list.setdefault(source.in_vain.file.resolve(), []).append((source, source.in_vain))
+    told = []
+    for file, found in by_list.items():
+        if len(found) == 1:
+            continue
+        for source, own in found:
+            if own.entries:
+                source.notes = [note.removesuffix(f"; {own.words}") for note in source.notes]
+        nowhere = set.intersection(*(set(own.entries) for _, own in found))
+        if nowhere:
+            told.append(f"{file.name}: {InVain(file, sorted(nowhere), 'in any folder').words}")
+    return told

@@ -11,7 +11,14 @@ import numpy as np
 import torch
 
 from m33d_hf.data.depth.holes import HoleCount
-from m33d_hf.data.depth.maps import DepthMaps, decode_depth, find_depth_maps, read_sidecar_spec, spec_folder
+from m33d_hf.data.depth.maps import (
+    DepthMaps,
+    decode_depth,
+    find_depth_maps,
+    read_sidecar_spec,
+    read_spec_file,
+    spec_folder,
+)
 from m33d_hf.data.depth.shapes import same_shape
 from m33d_hf.data.depth.stores import read_picture_scale
 from m33d_hf.data.files.files import MAP_SUFFIXES, load_map
@@ -76,7 +83,7 @@ class DepthFolder:
     def _stated(self, folder: Path) -> DepthSpec | None:
         """What the nearest depth_spec.json says of maps in a folder: recordings below the given one have their own."""
         if folder not in self._specs:
-            found = read_sidecar_spec(folder, unit=self._unit) if spec_folder(folder) else None
+            found = self._read_spec(folder) if spec_folder(folder) else None
             if found is not None and self._known is not None and found.kind != self._known.kind:
                 raise ConfigError(
                     f"--depth {folder} holds {found.kind} depth (depth_spec.json), but the model was trained on "
@@ -84,6 +91,15 @@ class DepthFolder:
                 )
             self._specs[folder] = found
         return self._specs[folder]
+
+    def _read_spec(self, folder: Path) -> DepthSpec:
+        """Of a depth_spec.json, with what it leaves open from --depth_unit, or else from the processor."""
+        written = read_spec_file(spec_folder(folder) or folder) or {}
+        if self._unit is not None or self._known is None or written.keys() & {"kind", "unit", "scale"}:
+            return read_sidecar_spec(folder, unit=self._unit)
+        return read_sidecar_spec(
+            folder, **{name: value for name, value in vars(self._known).items() if name not in written}
+        )
 
     def _stated_below(self, folder: Path) -> DepthSpec | None:
         """As `_stated`, of a folder that is met while predicting: what is wrong there is an input's fault."""

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
 
 from m33d_hf.data.augmentation.views import take_frames
-from m33d_hf.data.depth.holes import HoleCount, frames_without_partner
+from m33d_hf.data.depth.holes import HoleCount, first_number, frames_without_partner
 from m33d_hf.data.files.skips import SkipLedger, SkippedFile, count_skipped, hole_entries, read_skipped
 from m33d_hf.data.loader.skip_list import SkipList
 from m33d_hf.data.sample import HOLES, Hole, RGBDSample, holes_of
+from m33d_hf.errors import CorruptFileError
 
 GONE, TORN = Hole(1, "depth", "no depth for frame 1", False), Hole(3, "depth/3.png", "is truncated", True)
 
@@ -48,6 +51,30 @@ def test_what_is_missing_is_counted_in_words() -> None:
 @pytest.mark.parametrize(("frames", "allowed"), [(10, 3), (150, 3), (1000, 20)])
 def test_a_few_frames_at_the_end_may_be_missing(frames: int, allowed: int) -> None:
     assert frames_without_partner(frames) == allowed
+
+
+@pytest.mark.parametrize(
+    ("numbers", "count", "lost", "first"),
+    [
+        (range(12), 12, 0.0, 0),
+        (range(1, 13), 12, 0.0, 1),
+        (range(1, 12), 12, 0.0, 0),  # the first frame has no depth
+        (range(1, 61), 23, 37.0, 1),
+        (range(1, 60), 23, 37.0, 0),
+        (range(60), 23, math.inf, 0),
+        (range(1, 23), 23, math.inf, 0),  # a number for each frame, and none for one that was lost
+        ((), 23, math.inf, 0),
+    ],
+)
+def test_depth_counts_from_1_where_its_last_number_is_that_of_the_last_frame(
+    numbers: Sequence[int], count: int, lost: float, first: int
+) -> None:
+    assert first_number(numbers, "rgb.mp4", count, lost) == first
+
+
+def test_nobody_knows_what_depth_counts_from_whose_video_had_any_number_of_frames() -> None:
+    with pytest.raises(CorruptFileError, match=r"^rgb\.ts: it was cut short .* rename the depth files"):
+        first_number(range(1, 61), "rgb.ts", 23, math.inf)
 
 
 def test_the_list_names_holes_once_and_leaves_nothing_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

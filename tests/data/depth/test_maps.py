@@ -150,6 +150,29 @@ def test_metric_depth_needs_its_unit(tmp_path: Path) -> None:
         assert read_sidecar_spec(tmp_path, kind=spec.kind) == spec
 
 
+def test_options_state_what_the_file_leaves_open(tmp_path: Path) -> None:
+    """Messages advise a file of one key, which must not make what the options say count for nothing."""
+    for written in ({"first_frame": 1}, {"provenance": {"upright": True}}, {"min_depth": 0.1}, {"kind": "metric"}):
+        state(tmp_path, **written)
+        for unit, scale in (("mm", 1000.0), ("cm", 100.0), ("sunrgbd", 8000.0)):
+            spec = read_sidecar_spec(tmp_path, unit=unit)
+            assert (spec.kind, spec.scale, spec.invalid_values) == ("metric", scale, (0, 65535))
+        spec = read_sidecar_spec(tmp_path, scale=1000)
+        assert (spec.unit, spec.min_depth) == ("millimetre", written.get("min_depth"))
+        with pytest.raises(ConfigError, match=r"^depth unit 'millimetre' means 1000 per metre, but scale is 5000"):
+            read_sidecar_spec(tmp_path, unit="mm", scale=5000)
+        with pytest.raises(ConfigError, match=r'depth_spec\.json: metric depth needs .*"unit": "millimetre"'):
+            read_sidecar_spec(tmp_path, kind="metric", max_depth=8.0)
+    state(tmp_path, first_frame=1)
+    assert read_sidecar_spec(tmp_path, kind="inverse") == DepthSpec(kind="inverse", invalid_values=(0,))
+    state(tmp_path, kind="inverse", first_frame=1)
+    assert read_sidecar_spec(tmp_path, unit="mm") == DepthSpec(kind="inverse", invalid_values=(0,))
+    for written in ({"kind": "metric"}, {"unit": "mm"}, {"scale": 1000}):
+        state(tmp_path, **written)
+        with pytest.raises(ConfigError, match=r"depth_spec\.json says kind = 'metric', but the options say 'inverse'"):
+            read_sidecar_spec(tmp_path, kind="inverse", unit=None if "kind" not in written else "mm")
+
+
 def test_file_and_options_must_agree(tmp_path: Path) -> None:
     state(tmp_path, kind="metric", unit="millimetre")
     assert read_sidecar_spec(tmp_path, kind="metric", scale=1000, max_depth=8.0).max_depth == 8.0

@@ -14,8 +14,10 @@ from helpers.videos import write_video
 from m33d_hf.data.depth.calibration import Camera, read_calibration
 from m33d_hf.data.files.files import read_map
 from m33d_hf.data.recordings.importing import import_recording
+from m33d_hf.data.recordings.phone_folder import PhoneFolder
 from m33d_hf.data.recordings.recording import ImportOptions
 from m33d_hf.errors import CorruptFileError, DataError
+from m33d_hf.modeling.video_reading_m33d import probe_video
 
 
 def quiet(line: str) -> None:
@@ -77,6 +79,32 @@ def test_a_video_beside_the_depth(tmp_path: Path, first: int, sure: int):
         expected = np.where(confidence(number) >= ImportOptions().min_confidence, millimetres(number), 0)
         assert np.array_equal(read_map(tmp_path / f"out/depth/{number:06d}.png"), expected)
     assert read_calibration(tmp_path / "out/calibration.json").color == Camera(64, 48, 52.0, 51.0, 31.0, 23.5)
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_depth_of_a_video_that_was_cut_short_belongs_to_the_same_frames(tmp_path: Path, first: int):
+    source = tmp_path / "in"
+    path = write_video(source / "rgb.mp4", 60, size=(48, 64), container_options={"movflags": "faststart"})
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 3 // 5])
+    for number in range(60):
+        save(source / f"depth/{first + number:06d}.png", millimetres(number))
+    count = probe_video(path).num_frames
+    assert 10 < count < 50
+    assert import_recording(source, tmp_path / "out", say=quiet).written == count
+    for number in (0, count - 1):
+        assert np.array_equal(read_map(tmp_path / f"out/depth/{number:06d}.png"), millimetres(number))
+
+
+def test_depth_from_1_of_a_video_that_was_cut_nobody_knows_where_is_refused(tmp_path: Path):
+    path = write_video(
+        tmp_path / "rgb.mp4", 60, size=(48, 64), gop=5, container_options={"movflags": "frag_keyframe+empty_moov"}
+    )
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 3 // 5])
+    assert probe_video(path).lacks[-1].frames == 0, "cut, and nobody knows by how much"
+    for number in range(60):
+        save(tmp_path / f"depth/{1 + number:06d}.png", millimetres(number))
+    with pytest.raises(CorruptFileError, match=r"rgb\.mp4: it was cut short.*rename the depth files to count from 0"):
+        PhoneFolder(tmp_path, ImportOptions())
 
 
 def test_frames_that_a_phone_dropped_are_gaps_in_the_times_of_its_video(tmp_path: Path):

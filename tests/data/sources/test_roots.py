@@ -99,6 +99,26 @@ def test_whole_folders_and_scenes_of_them_are_held_out_by_name(data: Path) -> No
     assert held_out(["a/x", "a", "b/y"], {"a": Path(), "b": Path(), "c": Path()}) == {"a": None, "b": ["y"], "c": []}
 
 
+def test_a_list_for_several_folders_names_in_vain_what_none_of_them_has(data: Path, tmp_path: Path) -> None:
+    write_frames(tmp_path / "third" / "d", 3, labels="label/{i}.png", size=(16, 16))
+    write_frames(tmp_path / "third" / "e", 3, labels="label/{i}.png", size=(16, 16))
+    listed = tmp_path / "train.txt"
+    listed.write_text("a\nd\nb\n")
+    roots = (data / "first", tmp_path / "third")
+    found = source(*roots, **{"options.split_list": listed})
+    assert set(found.groups() or []) == {"first/a", "first/b", "third/d"}
+    assert not any("match" in note for note in found.notes)
+    assert any(note == "third: split train as listed in train.txt" for note in found.notes)
+    listed.write_text("a\nd\nx\ny\n")
+    told = [note for note in source(*roots, **{"options.split_list": listed}).notes if "match" in note]
+    assert told == ["train.txt: 2 entries of the list match nothing in any folder, the first: x"]
+    (tmp_path / "third" / "train.txt").write_text("d\nb\n")  # a folder's own list
+    told = [note for note in source(*roots).notes if "match" in note]
+    assert told == [
+        "third: split train as listed in train.txt; 1 entry of the list matches nothing that is used, the first: b"
+    ]
+
+
 def test_clips_windows_and_short_sequences_go_with_several_folders(data: Path) -> None:
     found = source(data / "first", data / "single", frames=5, train_split="all", **{"options.clip_stride": "1"})
     keys = [found[row].key for row in range(len(found))]

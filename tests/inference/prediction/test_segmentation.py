@@ -203,19 +203,27 @@ def test_depth_beside_the_pictures_where_there_is_any(tmp_path: Path) -> None:
 
 
 def test_depth_spec_of_the_folder_says_what_maps_mean(tmp_path: Path) -> None:
-    """Tenths of millimetres by depth_spec.json, for a model of millimetres: the same classes as from millimetres."""
+    """Tenths of millimetres by depth_spec.json, for a model of millimetres: the same classes as from millimetres.
+
+    What the file leaves open --depth_unit says, or else the model's processor.
+    """
     folder = save_rgbd(tmp_path / "model", task_inputs=["rgb", "depth"])
     save_pictures(tmp_path / "in", 1)
     maps = np.random.default_rng(0).integers(0, 4000, (48, 60)).astype(np.uint16)
     labels = []
-    for name, factor in (("mm", 1), ("tenths", 10)):
+    for name, factor, text, unit in (
+        ("mm", 1, None, None),
+        ("tenths", 10, '{"kind": "metric", "scale": 10000}', None),
+        ("stated", 10, '{"first_frame": 1}', "tenth_millimetre"),
+        ("known", 1, '{"first_frame": 1}', None),
+    ):
         (tmp_path / name).mkdir()
         Image.fromarray(maps * np.uint16(factor)).save(tmp_path / name / "p0.png")
-        if factor == 10:
-            (tmp_path / name / "depth_spec.json").write_text('{"kind": "metric", "scale": 10000}')
-        run(folder, tmp_path / "in", tmp_path / f"out_{name}", depth=tmp_path / name)
+        if text is not None:
+            (tmp_path / name / "depth_spec.json").write_text(text)
+        run(folder, tmp_path / "in", tmp_path / f"out_{name}", depth=tmp_path / name, depth_unit=unit)
         labels.append(np.array(Image.open(tmp_path / f"out_{name}/labels/p0.png")))
-    assert np.array_equal(*labels) and len(np.unique(labels[0])) > 1
+    assert all(np.array_equal(labels[0], each) for each in labels) and len(np.unique(labels[0])) > 1
 
 
 def test_depth_that_a_model_does_not_see_or_cannot_do_without(model: Path, tmp_path: Path) -> None:

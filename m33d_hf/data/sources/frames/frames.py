@@ -31,7 +31,7 @@ from m33d_hf.data.sources.frames.calibrations import check_calibrated, check_cal
 from m33d_hf.data.sources.frames.orientation import ORIENTATIONS, as_the_picture_lies, describe_orientations
 from m33d_hf.data.sources.frames.pairing import is_number
 from m33d_hf.data.sources.frames.reading import ALIGNMENTS, Frame, FrameReader, refuse_sizes
-from m33d_hf.data.sources.frames.splits import Sequences, SplitChoice, missing_entries, select_split
+from m33d_hf.data.sources.frames.splits import InVain, Sequences, SplitChoice, list_of, missing_entries, select_split
 from m33d_hf.data.sources.frames.validation import split_by_validation
 from m33d_hf.data.sources.frames.windows import Window, cut_windows, leave_out_blind, thin_out
 from m33d_hf.data.sources.videos.frames import is_video_frame, video_frame_size, video_of
@@ -150,6 +150,7 @@ class FrameSource(Source):
         calibrations: by sequence, where depth is registered into the colour picture.
         notes: sentences about the layout found and assumptions made, for logs and the dry run.
         split_note: the one on how the split was chosen.
+        in_vain: what the list of the split names and is not there; None without a list.
     """
 
     name = "frames"
@@ -157,6 +158,7 @@ class FrameSource(Source):
     root: Path
     notes: list[str]
     unpaired: list[Unpaired]
+    in_vain: InVain | None = None
 
     def __init__(
         self,
@@ -253,11 +255,9 @@ class FrameSource(Source):
         if wanted.validation is not None:
             return split_by_validation(root, sequences, wanted)
         kept, how = select_split(root, sequences, wanted.name, wanted.listed, wanted.fractions)
-        absent = missing_entries(root, sequences, wanted.name, wanted.listed)
-        if absent:
-            match = agree(len(absent), "matches", "match")
-            entries = agree(len(absent), "entry", "entries")
-            how += f"; {len(absent)} {entries} of the list {match} nothing that is used, the first: {absent[0]}"
+        if (file := list_of(root, wanted.name, wanted.listed)) is not None:
+            self.in_vain = InVain(file, missing_entries(root, sequences, wanted.name, wanted.listed))
+            how = "; ".join(filter(None, (how, self.in_vain.words)))
         return kept, how
 
     def _rate(self, sequences: Sequences) -> float | None:

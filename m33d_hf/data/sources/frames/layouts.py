@@ -30,11 +30,11 @@ from m33d_hf.data.sources.frames.pairing import (
     strip_modality,
     words_of,
 )
+from m33d_hf.data.walking import refuse_unreadable
 from m33d_hf.errors import DataError
 
 ASSOCIATION_NAMES = ("associations.txt", "association.txt", "associate.txt", "rgb.match", "rgbd.match")
 SUFFIXES = {"rgb": RGB_SUFFIXES, "depth": MAP_SUFFIXES, "labels": LABEL_SUFFIXES}
-_OF_THE_FILE_SYSTEM = "lost+found"  # at the top of a disk; only its administrator may read it
 _FOLDER_EXTRAS = ("gt", "raw", "filt", "map", "maps", "left", "registered", "aligned", "lowres")
 # Folders whose names are no words of ours: ARKitScenes' pictures of the size of its depth; masks, of which only whole
 # folders are labels: NAME_mask.png is also what belongs to a depth map.
@@ -97,21 +97,6 @@ def list_files(root: Path) -> Listing:
     if not root.is_dir():
         raise DataError(f"data root {str(root)!r} is not a folder; set --data.root to an existing folder")
     return remembered(f"files below {root.absolute()}", lambda: _listed(root))
-
-
-def refuse_unreadable(error: OSError) -> None:
-    """What `os.walk` is to do with a folder that it cannot list, which it leaves out without a word.
-
-    Raises:
-        DataError: naming the folder; only the one that file systems keep for themselves is left out.
-    """
-    folder = os.fspath(error.filename) if error.filename is not None else "a folder"
-    if os.path.basename(folder) == _OF_THE_FILE_SYSTEM:
-        return
-    raise DataError(
-        f"{folder} cannot be read ({error.strerror or error}), so that what lies in it would be missing: allow reading "
-        "it, or move it away"
-    ) from error
 
 
 def _listed(root: Path) -> Listing:

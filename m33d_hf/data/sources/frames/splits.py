@@ -206,17 +206,43 @@ def _frame_names(frame: Frame) -> set[str]:
     return {composed(each) for each in names}
 
 
+def list_of(root: Path, split: str | None, split_list: str | Mapping[str, str] | None = None) -> Path | None:
+    """The list file used by `select_split`, if any."""
+    return None if split is None or split == "all" else _list_file(root, canonical_split(split), split_list)
+
+
 def missing_entries(
     root: Path, sequences: Sequences, split: str | None, split_list: str | Mapping[str, str] | None = None
 ) -> list[str]:
     """Sorted entries of the list file used by `select_split` that match nothing in `sequences`."""
-    if split is None or split == "all":
-        return []
-    path = _list_file(root, canonical_split(split), split_list)
+    path = list_of(root, split, split_list)
     if path is None:
         return []
     entries = _entries(path, sequences)
     return sorted(entries - _known(sequences, entries))
+
+
+@dataclass(frozen=True)
+class InVain:
+    """Entries of a list that match nothing.
+
+    Attributes:
+        file: the list.
+        entries: of it, sorted.
+        where: what was looked through, for the sentence.
+    """
+
+    file: Path
+    entries: Sequence[str]
+    where: str = "that is used"
+
+    @property
+    def words(self) -> str:
+        """A part of a sentence; empty where each entry matches something."""
+        if not self.entries:
+            return ""
+        match, entries = agree(len(self.entries), "matches", "match"), agree(len(self.entries), "entry", "entries")
+        return f"{len(self.entries)} {entries} of the list {match} nothing {self.where}, the first: {self.entries[0]}"
 
 
 def _from_list(sequences: Sequences, path: Path) -> Sequences:

@@ -24,7 +24,8 @@ _NUMBER = re.compile(r"\d+")
 def with_video_frames(listing: Listing, chosen: dict[str, str]) -> tuple[Columns, list[str]]:
     """As `find_columns`; if that finds depth but no RGB, adds the frames of videos that lie beside the depth.
 
-    A recording whose video cannot be opened is left out; a video that was cut short is used up to where it ends.
+    A recording is left out whose video cannot be opened, or was cut short and its depth does not tell with which frame
+    it begins; otherwise a video that was cut short is used up to where it ends.
 
     Returns:
         (columns, sentences about what was found).
@@ -55,13 +56,13 @@ def with_video_frames(listing: Listing, chosen: dict[str, str]) -> tuple[Columns
         video = videos[folder][0]
         try:
             info = cached_info(listing.root / video)
+            lost = frames_lost_at_the_end(info.lacks, info.num_frames)
+            first = first_number(numbers, listing.root / video, info.num_frames, lost)
         except CorruptFileError as error:
             notes.append(f"{error}; its recording is left out")
             logger.warning("%s", notes[-1])
             continue
         count = info.num_frames
-        lost = frames_lost_at_the_end(info.lacks, count)
-        first = first_number(numbers, count + round(lost))
         _require_same_clock(f"{listing.root / video}", count, {each - first for each in numbers}, lost)
         # Named as the depth is, so that they pair; a frame without depth gets the name that it would have.
         width = len(posixpath.basename(next(iter(numbers.values()))))

@@ -166,7 +166,8 @@ def _add(parts: dict[str, Window], name: str, window: Window) -> None:
         first, second = parts[name].sequence, window.sequence
         raise DataError(
             f"a window of the sequence {first!r} and one of {second!r} would both be called {name!r}. Rename the "
-            "folder whose name ends in @ and a number, or keep sequences whole (--data.options.windows 1)."
+            "folder whose name ends in @ and a number, or keep sequences whole (--data.options.windows 1, without "
+            "clip_stride)."
         )
     parts[name] = window
 

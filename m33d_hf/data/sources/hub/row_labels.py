@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,14 @@ _SHOWN = 40
 _WAY_OUT = "To read none, pass --data.options.label none."
 
 
-def class_of(value: Any, column: str | None, where: Path) -> int | None:
+def class_of(value: Any, column: str | None, where: Callable[[int], Path], row: int) -> int | None:
     """The class number that a row holds; None of a row without one.
+
+    Args:
+        value: of the column.
+        column: its name.
+        where: a row, for messages; it is only asked for one, as finding it takes longer than all else here.
+        row: number of the row.
 
     Raises:
         LabelError: of `where`: something else than a whole number.
@@ -26,7 +32,8 @@ def class_of(value: Any, column: str | None, where: Path) -> int | None:
         return None
     number = _whole(value)
     if number is None:
-        raise LabelError(f"{where}: the column {column!r} holds {_shown(value)}, which is no class number. {_WAY_OUT}")
+        told = f"the column {column!r} holds {_shown(value)}, which is no class number. {_WAY_OUT}"
+        raise LabelError(f"{where(row)}: {told}")
     return number
 
 

@@ -44,7 +44,8 @@ class HubSource(TableSource):
 
     Raises:
         ConfigError: options that contradict each other, columns that are not there.
-        DataError: nothing there, parts missing, a repository without a network. DepthUnitError: depth without a unit.
+        DataError: nothing there, parts missing, a folder that cannot be read, a repository without a network.
+        DepthUnitError: depth without a unit.
         UnreachableError: a storage that does not answer while it is streamed from.
     """
 

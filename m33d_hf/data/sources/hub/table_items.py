@@ -100,7 +100,7 @@ class TableHandle:
             rgb=stacked.get("rgb"),
             depth=stacked.get("depth"),
             segmentation=stacked.get("segmentation"),
-            label=class_of(label, decoder.columns.label, self._where(numbers[0])),
+            label=class_of(label, decoder.columns.label, self._where, numbers[0]),
             meta={"rows": numbers, **({HOLES: tuple(holes)} if holes else {})},
         )
         return self._one_size(sample)

@@ -149,7 +149,7 @@ class TableSource(Source):
         column = self.decoder.columns.label
         if column is None or self.action_names is None:
             return None
-        known = [class_of(value, column, self.where(row)) for row, value in enumerate(self.rows.whole(column))]
+        known = [class_of(value, column, self.where, row) for row, value in enumerate(self.rows.whole(column))]
         found = [IGNORE_INDEX if number is None else number for number in known]
         return found if self._sequences is None else [found[rows.start] for _, rows in self._sequences]
 

@@ -33,6 +33,7 @@ from m33d_hf.data.sources.nyuv2.tables import (
     read_split,
     settle_label_ids,
 )
+from m33d_hf.data.walking import files_ending
 from m33d_hf.errors import ConfigError, DataError, MissingSplitError
 
 FILE_NAME = "nyu_depth_v2_labeled.mat"
@@ -265,14 +266,14 @@ def _masks(root: Path, folder: str, frames: Sequence[Frame]) -> dict[str, str]:
     """Depth file -> mask, by the number in its name.
 
     Raises:
-        DataError: no such folder, or a frame without a mask.
+        DataError: no such folder, one that cannot be read, or a frame without a mask.
     """
     base = root / folder
     if not base.is_dir():
         raise DataError(f"{base} is not a folder; --data.options.valid must be raw, all or a folder of masks")
     by_number = {
         number: file.relative_to(root).as_posix()
-        for file in sorted(base.rglob("*"))
+        for file in files_ending(base)
         if file.suffix.lower() in MAP_SUFFIXES and (number := _number_in(file.name)) is not None
     }
     masks: dict[str, str] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from m33d_hf.data.depth.options import DepthOptions
@@ -13,7 +14,7 @@ from m33d_hf.data.files.data_set_tables import file_near
 from m33d_hf.data.labels.labels import LabelRules
 from m33d_hf.data.labels.stored_values import look_at_labels
 from m33d_hf.data.options import choose
-from m33d_hf.data.plural import agree, plural
+from m33d_hf.data.plural import plural
 from m33d_hf.data.sources.frames.frames import FrameSource
 from m33d_hf.data.sources.frames.reading import ALIGNMENTS
 from m33d_hf.data.sources.frames.splits import (
@@ -21,8 +22,6 @@ from m33d_hf.data.sources.frames.splits import (
     Sequences,
     SplitChoice,
     canonical_split,
-    missing_entries,
-    select_split,
 )
 from m33d_hf.data.sources.scannet.calibrations import REGISTER, scene_calibrations
 from m33d_hf.data.sources.scannet.label_ids import (
@@ -164,13 +163,7 @@ class ScanNetSource(FrameSource):
                     "--data.options.split_fractions)."
                 )
             split_list = {name: str(path) for name, path in known.items()}
-        absent = missing_entries(root, sequences, split, split_list)
-        chosen, how = select_split(root, sequences, split, split_list, wanted.fractions)
-        missing = ""
-        if absent:
-            are = agree(len(absent), "is", "are")
-            missing = f"; {plural(len(absent), 'listed scene')} {are} missing, the first is {absent[0]}"
-        return chosen, how + missing
+        return super()._of_split(root, sequences, replace(wanted, listed=split_list))
 
     def groups(self) -> list[str] | None:
         """The scene of every item, of which there may be several scans: `scene0000` of `scene0000_01`."""

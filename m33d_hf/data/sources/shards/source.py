@@ -10,9 +10,11 @@ from m33d_hf.data.depth.options import DepthOptions
 from m33d_hf.data.files.remote import is_remote
 from m33d_hf.data.labels.labels import build_label_rules
 from m33d_hf.data.prepared.layout import TAR
+from m33d_hf.data.prepared.reading import parquet_files
 from m33d_hf.data.prepared.tar_reading import TarRows
 from m33d_hf.data.sources.hub.table_source import TableSource
 from m33d_hf.data.sources.hub.tables import folder_of_split, of_split, remote_split
+from m33d_hf.data.walking import files_ending
 from m33d_hf.errors import ConfigError, DataError
 
 # Ends of names that `webdataset` users give their files, by option; those of prepared shards come first.
@@ -49,7 +51,8 @@ class ShardsSource(TableSource):
 
     Raises:
         ConfigError: options that contradict each other, names that are not there, neither a folder nor an address.
-        DataError: no shards, missing ones, an index that is missing. CorruptFileError: a shard that was cut short.
+        DataError: no shards, missing ones, an index that is missing, a folder that cannot be read.
+        CorruptFileError: a shard that was cut short.
         DepthUnitError: depth without a unit. UnreachableError: an address that does not answer.
     """
 
@@ -100,8 +103,8 @@ def _open_shards(root: str | Path, split: str | None) -> TarRows:
     if not folder.is_dir():
         raise ConfigError(f"{root} is neither a folder nor an address such as s3://bucket/folder.")
     chosen, left = folder_of_split(folder, split)
-    files = sorted(path for path in chosen.rglob(f"*{TAR}") if not path.name.startswith("."))
+    files = files_ending(chosen, TAR)
     if not files:
-        hint = " It holds Parquet files: --data.source hub." if next(chosen.rglob("*.parquet"), None) else ""
+        hint = " It holds Parquet files: --data.source hub." if parquet_files(chosen) else ""
         raise DataError(f"{chosen} holds no {TAR} files.{hint}")
     return TarRows(of_split(files, chosen, left))

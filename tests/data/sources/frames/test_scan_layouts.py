@@ -91,6 +91,26 @@ def test_a_recording_whose_video_is_broken_is_left_out_and_one_cut_short_is_used
         FolderSource(tmp_path, depth_unit="millimetre")
 
 
+def test_depth_of_a_video_that_was_cut_nobody_knows_where_counts_from_0_or_is_left_out(tmp_path: Path):
+    """A transport stream does not announce how long it is: depth from 1 may belong to the frame of its number."""
+    for name, first in (("from_0", 0), ("from_1", 1), ("whole", 1)):
+        stray_scan(tmp_path / name, 60, 60, first)
+    for name in ("from_0", "from_1"):
+        (tmp_path / name / "rgb.mp4").unlink()
+        path = write_video(tmp_path / name / "rgb.ts", 60, size=(48, 96), codec="mpeg2video")
+        path.write_bytes(path.read_bytes()[: 188 * (path.stat().st_size // 188 * 3 // 5) + 100])
+    info = probe_video(tmp_path / "from_0/rgb.ts")
+    assert 10 < info.num_frames < 50 and info.lacks[-1].frames == 0, "cut, and nobody knows by how much"
+    source = FolderSource(tmp_path, unit="clips", depth_unit="millimetre")
+    assert {each.key: each.length for each in source.sequences} == {"from_0": info.num_frames, "whole": 60}
+    assert any("from_1/rgb.ts" in note and "rename" in note and "left out" in note for note in source.notes)
+    assert sum(each.path.startswith("from_1/depth") for each in source.unpaired) == 60
+    for number in range(60):  # as the message says
+        (tmp_path / f"from_1/depth/{number + 1:06d}.png").rename(tmp_path / f"from_1/depth/{number:06d}.png")
+    source = FolderSource(tmp_path, unit="clips", depth_unit="millimetre")
+    assert {each.key for each in source.sequences} == {"from_0", "from_1", "whole"}
+
+
 def test_confidence_is_never_a_picture(tmp_path: Path):
     root = stray_scan(tmp_path / "scan")
     (root / "rgb.mp4").unlink()

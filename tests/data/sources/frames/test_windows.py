@@ -63,4 +63,6 @@ def test_two_windows_of_one_name_are_refused(tmp_path: Path) -> None:
     options = {"unit": "clips", "depth_unit": "mm", "clip_length": 2}
     with pytest.raises(DataError, match=r"'cam' and one of 'cam@2' would both be called 'cam@2'"):
         FolderSource(tmp_path, **options)
+    with pytest.raises(DataError, match=r"'cam@2'.*--data\.options\.windows 1, without clip_stride"):
+        FolderSource(tmp_path, clip_stride=2, **options)
     assert [clip.length for clip in FolderSource(tmp_path, windows=1, **options)] == [4, 2]

@@ -180,7 +180,7 @@ def test_official_lists(scans: Path):
     train, validation = ScanNetSource(scans, split="train"), ScanNetSource(scans, split="val")
     assert {train[i].key.split("/")[0] for i in range(len(train))} == {"scene0000_00", "scene0000_01"}
     assert len(validation) == 4 and len(ScanNetSource(scans, split="all")) == 12
-    assert any("1 listed scene is missing, the first is scene0099_00" in note for note in train.notes)
+    assert any("matches nothing that is used, the first: scene0099_00" in note for note in train.notes)
     (scans.parent / "scannetv2_val.txt").write_text("scene0001_00\nscene0000_01\n")
     with pytest.raises(DataError, match="proves nothing"):
         ScanNetSource(scans, split="val")

@@ -103,6 +103,18 @@ def test_depth_of_another_view_is_refused(tmp_path: Path, shape: tuple[int, int]
                 video.read_maps([0, 2], named)
 
 
+def test_metric_depth_of_a_network_that_squeezed_whole_pictures_is_used_where_its_file_says_so(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mp4", 4, size=(108, 192))
+    np.save(tmp_path / "a.npy", np.full((4, 64, 128), 1500, np.uint16))  # the next multiples of 32
+    (tmp_path / "depth_spec.json").write_text('{"provenance": {"same_view": false}, "unit": "mm"}')
+    with pytest.raises(DataError, match=r'another aspect ratio.*"provenance": \{"same_view": true\} into depth_spec'):
+        VideoFile("a", path, depth=find_depth_maps(tmp_path, "a")).read([0])
+    (tmp_path / "depth_spec.json").write_text('{"provenance": {"same_view": true}}')
+    maps = find_depth_maps(tmp_path, "a", read_sidecar_spec(tmp_path, unit="mm"))
+    depth = VideoFile("a", path, depth=maps).read([0, 2]).depth
+    assert depth is not None and depth.shape == (2, 1, 108, 192) and (depth == 1.5).all()
+
+
 class NoDepth(RampDepth):
     """Depth that must not be opened."""
 
