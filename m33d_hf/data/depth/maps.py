@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -307,9 +307,13 @@ def find_depth_maps(
                 candidates[path] = make(path)
     if len(candidates) > 1:
         raise DataError(f"the depth of {rel} exists more than once: {', '.join(map(str, candidates))}. Keep only one.")
+    return DepthMaps(rel, spec, next(iter(candidates.values())), states_upright(stated)) if candidates else None
+
+
+def states_upright(stated: Mapping[str, Any] | None) -> bool:
+    """Whether the content of a depth_spec.json says that the depth was made from upright pictures."""
     provenance = (stated or {}).get("provenance")
-    upright = isinstance(provenance, dict) and provenance.get("upright") is True
-    return DepthMaps(rel, spec, next(iter(candidates.values())), upright) if candidates else None
+    return isinstance(provenance, dict) and provenance.get("upright") is True
 
 
 def _spellings(rel: str) -> list[str]:

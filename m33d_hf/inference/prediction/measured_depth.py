@@ -11,7 +11,15 @@ import numpy as np
 import torch
 
 from m33d_hf.data.depth.holes import HoleCount
-from m33d_hf.data.depth.maps import DepthMaps, decode_depth, find_depth_maps, read_sidecar_spec, spec_folder
+from m33d_hf.data.depth.maps import (
+    DepthMaps,
+    decode_depth,
+    find_depth_maps,
+    read_sidecar_spec,
+    read_spec_file,
+    spec_folder,
+    states_upright,
+)
 from m33d_hf.data.depth.shapes import same_shape
 from m33d_hf.data.depth.stores import read_picture_scale
 from m33d_hf.data.files.files import MAP_SUFFIXES, load_map
@@ -143,10 +151,10 @@ class DepthFolder:
 
     def _read_map(self, path: Path, size: tuple[int, int], lies: int) -> dict[str, Any]:
         values, own = load_map(path)
-        if own == 1:
+        stated = self._stated_below(path.parent)
+        if own == 1 and not (stated and states_upright(read_spec_file(spec_folder(path.parent) or path.parent))):
             values = as_the_picture_lies(values, path, lies, size, self._orientation, "--depth_orientation")
         values = self._sized(path, values, size)
-        stated = self._stated_below(path.parent)
         if stated is not None:
             return {"depth": decode_depth(np.asarray(values), stated, read_picture_scale(path))}
         return {"depth": values} if self._unit is None else {"depth": values, "depth_unit": self._unit}

@@ -58,6 +58,7 @@ def test_files_of_a_picture(ours: Path, tmp_path: Path) -> None:
     assert stored.dtype == np.uint16 and np.abs(stored / 1000 - metres).max() <= 0.0005 + 1e-6
     maps = find_depth_maps(tmp_path / "out/depth", "p0")
     assert maps is not None and np.abs(maps.read([0])[0, 0].numpy() - metres).max() <= 0.0005 + 1e-6
+    assert maps.upright, "as all pictures are read"
     colored = Image.open(tmp_path / "out/pictures/p0.png")
     assert colored.height == 240 and colored.width > 300, "five times 48 x 60, and the bar"
     ply = (tmp_path / "out/points/p0.ply").read_bytes()
