@@ -115,6 +115,23 @@ def test_another_picture_of_the_same_name_is_refused(ours: Path, tmp_path: Path)
     assert again.already_there == 1
 
 
+def test_pictures_that_were_moved_go_on_and_others_are_refused(ours: Path, tmp_path: Path) -> None:
+    """Each job has its own copy of the inputs: the former one is gone."""
+    save_pictures(tmp_path / "job1", 3)
+    run(ours, tmp_path / "job1", tmp_path / "out", save=["depth"], limit=2)
+    shutil.copytree(tmp_path / "job1", tmp_path / "job2")
+    with pytest.raises(ConfigError, match="made in another way"):
+        run(ours, tmp_path / "job2", tmp_path / "out", save=["depth"])
+    shutil.rmtree(tmp_path / "job1")
+    moved, _ = run(ours, tmp_path / "job2", tmp_path / "out", save=["depth"])
+    assert (moved.already_there, moved.predicted) == (2, 1)
+    shutil.rmtree(tmp_path / "job2")
+    save_pictures(tmp_path / "job3", 3)
+    Image.fromarray(picture(9, height=66)).save(tmp_path / "job3/p1.png")
+    with pytest.raises(ConfigError, match=r"\(1 name\): p1 is .*job2/p1\.png there, .*job3/p1\.png now"):
+        run(ours, tmp_path / "job3", tmp_path / "out", save=["depth"])
+
+
 def test_odd_and_broken_pictures(ours: Path, tmp_path: Path) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
