@@ -39,7 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--private", action="store_true", help="create the repository as private, and the Space")
     add("--tag", help="of the commit; default: a digest of all files")
     add("--revision", help="branch; default: main")
-    add("--folder", type=Path, help="leave the files in this new folder, too")
+    add("--folder", type=Path, help="leave the files in this folder, too: a new one, or one that holds them already")
     add("--dry_run", action="store_true", help="show the files, the card and the Space, send nothing")
     return parser
 

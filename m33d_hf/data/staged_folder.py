@@ -66,11 +66,13 @@ def replacing(output: Path) -> Iterator[Path]:
 def _temporary(output: Path, place: Path) -> Iterator[Path]:
     with _writing(output):
         place.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".tmp-{output.name}-", dir=place))
+        around = Path(tempfile.mkdtemp(prefix=f".tmp-{output.name}-", dir=place))
         try:
+            folder = around / "new"  # mkdtemp gives one to its user alone; this is as mkdir makes it for others, too
+            folder.mkdir()
             yield folder
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(around, ignore_errors=True)
 
 
 @contextmanager
@@ -88,7 +90,6 @@ def _writing(output: Path) -> Iterator[None]:
 
 
 def _become(folder: Path, output: Path) -> None:
-    folder.chmod(0o755)
     if output.is_dir():
         output.rmdir()
     folder.rename(output)

@@ -50,7 +50,8 @@ def secrets_of(arguments: Mapping[str, Any], *folders: Path) -> set[str]:
             and licence_of(value) is None
         ):
             found.add(value)
-    return {word for word in found if len(word) >= _SHORTEST}
+    # A separator at the end is no part of the name: with it, /data/ would not be found in /data/patients.
+    return {word for word in (told.rstrip("/\\") for told in found) if len(word) >= _SHORTEST}
 
 
 def refuse_leaks(folder: Path, secrets: Iterable[str]) -> None:
@@ -78,16 +79,19 @@ def _pattern(word: str) -> re.Pattern[bytes]:
     """How a secret is searched: a path within others, a name as a whole word.
 
     A folder of one name, such as /data, is none that other paths only end with. A name that this package's own texts
-    have as a word ("camera", "student") is nobody's as such; it tells something in a path or an address.
+    have as a word ("camera", "student") is nobody's as such; it tells something in a path or an address: between
+    separators or at the end, but not as the name of a file (`live/camera.py`).
     """
     found = re.escape(word.encode())
     if "/" in word or "\\" in word:
         several = len([part for part in re.split(r"[/\\]", word) if part]) > 1
         return re.compile(found if several else rb"(?<![\w.~-])" + found + rb"(?![\w-])")
-    whole = rb"(?<!\w)" + found + rb"(?!\w)"
+    whole = rb"(?<![A-Za-z0-9])" + found + rb"(?![A-Za-z0-9])"
     if re.search(whole, _own_texts()) is None:
         return re.compile(whole)
-    return re.compile(rb"[/\\]" + found + rb"[/\\]|(?<!\w)" + found + rb"@|@" + found + rb"(?!\w)")
+    return re.compile(
+        rb"[/\\]" + found + rb"(?!\.?[\w-])|//" + found + rb"(?!\w)|(?<!\w)" + found + rb"@|@" + found + rb"(?!\w)"
+    )
 
 
 @cache

@@ -43,21 +43,22 @@ def publish(folder: str | Path, options: PublishOptions, keep: Path | None = Non
     Args:
         folder: output folder of a run, a checkpoint in one, or a saved model.
         options: of publishing.
-        keep: folder to leave the published files in; it must not exist. None uses a temporary one.
+        keep: folder to leave the published files in; it must not exist, or hold them already, as a dry run or a call
+            that the hub did not answer leaves it. None uses a temporary one.
         dry_run: write the files, send nothing.
 
     Raises:
         HubError: it cannot be published, or the hub did not take it.
         CheckpointError: no complete model.
     """
-    if keep is not None and keep.exists():
-        raise HubError(f"{keep} exists already; pass a new folder with --folder.")
     with tempfile.TemporaryDirectory(prefix="m33d-publish-") as temporary:
         place = Path(temporary)
         source = write(folder, options, place)
         files, card = _listed(place), (place / "README.md").read_text(encoding="utf-8")
-        if keep is not None:
+        if keep is not None and not keep.exists():
             shutil.copytree(place, keep)
+        elif keep is not None and content_tag(keep) != content_tag(place):
+            raise HubError(f"{keep} exists already, and holds other files; pass a new folder with --folder.")
         sent = None if dry_run else send(place, options, source.kind.words)
     return Published(files, card, source.notes, sent)
 

@@ -109,7 +109,7 @@ def files_below(root: Path, exclude: Path | None) -> list[Path]:
         subfolders[:] = [name for name in subfolders if name not in made]
         files += [here / name for name in names if name[0] != "."]
     if outputs:
-        logger.warning("%s", outputs_in_words(sorted(outputs)))
+        logger.warning("%s", outputs_in_words(outputs))
     return files
 
 

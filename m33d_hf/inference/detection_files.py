@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,11 +20,13 @@ from m33d_hf.data.sources.videos.recorded_times import recording_of
 from m33d_hf.errors import ConfigError, DataError, MissingDependencyError
 from m33d_hf.inference.detection.cameras import CameraVideo
 from m33d_hf.inference.detection.deep_clips import SourceVideo
-from m33d_hf.inference.output_folders.earlier_outputs import earlier_outputs
+from m33d_hf.inference.output_folders.earlier_outputs import earlier_outputs, outputs_in_words
 from m33d_hf.inference.timeline import ActionDetector, Detection
 from m33d_hf.modeling.picture_files_m33d import kinds_of
 from m33d_hf.modeling.video_reading_m33d import FRAME_SUFFIXES, frame_files
 from m33d_hf.modeling.video_times_m33d import FrameTimes
+
+logger = logging.getLogger(__name__)
 
 SEGMENT_COLUMNS = (
     "segment", "phase", "start_frame", "end_frame", "start_time", "end_time", "mean_probability", "readable", "note",
@@ -74,7 +77,7 @@ def find_videos(paths: Iterable[str | Path]) -> dict[str, Path]:
 
 def videos_below(given: Path) -> list[Path]:
     """A video file or folder of frames itself; the videos of both kinds below any other folder, without maps of depth
-    or labels beside them, and without what earlier predictions wrote. Links are followed, as in training.
+    or labels beside them, and without what earlier predictions wrote, which is said. Links are followed as in training.
 
     Raises:
         ConfigError: the path does not exist, or there is none.
@@ -84,7 +87,10 @@ def videos_below(given: Path) -> list[Path]:
     if given.is_file() or frame_files(given):
         return [given]
     made = earlier_outputs(given)
-    there = [path for file in list_files(given).files if not made((path := given / file).parent)]
+    everything = [given / file for file in list_files(given).files]
+    if left := {path.parent for path in everything if made(path.parent)}:
+        logger.warning("%s", outputs_in_words(left))
+    there = [path for path in everything if path.parent not in left]
     files, _ = without_maps(given, there)
     videos = [path for path in files if path.suffix.lower() in VIDEO_SUFFIXES]
     folders = {path.parent for path in files if path.suffix.lower() in FRAME_SUFFIXES}

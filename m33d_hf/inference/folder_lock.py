@@ -33,7 +33,7 @@ def shared_folder(folder: Path, place: Place) -> Iterator[None]:
     with ExitStack() as stack:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            with _alone(folder):  # another one may just be removing its files
+            with alone(folder):  # another one may just be removing its files
                 file = stack.enter_context((folder / LOCK_FILE).open("a+", encoding="utf-8"))
                 _join(folder, file, place)
                 own = stack.enter_context((folder / f"{LOCK_FILE}-rank{place.rank}").open("a", encoding="utf-8"))
@@ -46,21 +46,28 @@ def shared_folder(folder: Path, place: Place) -> Iterator[None]:
         try:
             yield
         finally:
-            with _alone(folder):
+            with alone(folder):
                 Path(own.name).unlink(missing_ok=True)
                 if lock_alone(file, folder):  # the last one
                     Path(file.name).unlink(missing_ok=True)
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """For the moment of joining or leaving nobody else does."""
-    guard = os.open(folder, os.O_RDONLY)
+def alone(folder: Path) -> Iterator[bool]:
+    """One process after the other: to join or leave a folder, or for what all of them write.
+
+    Yields whether the others do wait; False where the system, or the file system, has no such locks.
+    """
+    if not SYSTEM_HAS_LOCKS:
+        yield False
+        return
+    guard, another = os.open(folder, os.O_RDONLY), os.open(folder, os.O_RDONLY)
     try:
         lock_alone(guard, folder, wait=True)
-        yield
+        yield not lock_alone(another, folder)
     finally:
         os.close(guard)
+        os.close(another)
 
 
 def _join(folder: Path, file: IO[str], place: Place) -> None:

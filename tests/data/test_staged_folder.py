@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -50,3 +51,23 @@ def test_a_model_is_replaced_whole_or_stays(tmp_path: Path) -> None:
         (folder / "model.safetensors").write_text("new")
     found = {path.name: path.read_text() for path in tmp_path.iterdir()}
     assert found == {"config.json": "new", "model.safetensors": "new", "notes.txt": "old"}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no such modes on Windows")
+@pytest.mark.parametrize("kind", [staged, replacing])
+@pytest.mark.parametrize("around", [0o755, 0o2775])
+@pytest.mark.parametrize("mask", [0o077, 0o002])
+def test_a_folder_is_for_those_for_whom_mkdir_makes_it(
+    tmp_path: Path, kind: Callable[[Path], AbstractContextManager[Path]], around: int, mask: int
+) -> None:
+    tmp_path.chmod(around)
+    before = os.umask(mask)
+    try:
+        (tmp_path / "plain").mkdir()
+        with kind(tmp_path / "out") as folder:
+            (folder / "config.json").touch()
+    finally:
+        os.umask(before)
+    plain, made = (tmp_path / "plain").stat(), (tmp_path / "out").stat()
+    assert (made.st_mode, made.st_gid) == (plain.st_mode, plain.st_gid)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "plain"]

@@ -22,10 +22,12 @@ from helpers.exports import CLASSIFIER, saved
 from helpers.hub_runs import change_arguments, depth_run, read_json, strings
 from m33d_hf.data.files.sealed_json import read_sealed_json, write_sealed_json
 from m33d_hf.errors import CheckpointError, ConfigError, HubError
+from m33d_hf.hub import publishing
 from m33d_hf.hub.options import PublishOptions
 from m33d_hf.hub.publishing import content_tag, publish
 from m33d_hf.hub.results import headline
 from m33d_hf.hub.source import open_source
+from m33d_hf.modeling.hub_upload_m33d import Sent
 
 REPO = "org/rooms-depth"
 
@@ -208,6 +210,30 @@ def test_the_same_files_get_the_same_tag(run: Path, folder: Path, tmp_path: Path
     assert content_tag(again) == content_tag(folder)
     (again / "config.json").write_text("{}")
     assert content_tag(again) != content_tag(folder)
+
+
+def test_a_folder_that_holds_the_published_files_is_used_again(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hub does not answer at first, and the same command goes on, as the message says."""
+    kept, answers = tmp_path / "kept", [HubError("no answer"), Sent(REPO, "commit", "url", "tag")]
+
+    def send(*_: object) -> Sent:
+        answer = answers.pop(0)
+        if isinstance(answer, HubError):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(publishing, "send", send)
+    with pytest.raises(HubError, match="no answer"):
+        publish(run, PublishOptions(REPO), keep=kept)
+    done = publish(run, PublishOptions(REPO), keep=kept)
+    assert done.sent is not None and not answers and (kept / "README.md").read_text(encoding="utf-8") == done.card
+    (kept / "notes.txt").touch()
+    with pytest.raises(HubError, match="exists already, and holds other files; pass a new folder with --folder"):
+        publish(run, PublishOptions(REPO), keep=kept, dry_run=True)
+    with pytest.raises(HubError, match=r"README\.md exists already"):
+        publish(run, PublishOptions(REPO), keep=kept / "README.md", dry_run=True)
 
 
 def test_the_handler_answers_as_the_model_does(folder: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from m33d_hf.errors import HubError
-from m33d_hf.hub.leaks import refuse_leaks
+from m33d_hf.hub.leaks import refuse_leaks, secrets_of
 from m33d_hf.modeling import auto_m33d
 
 _CODE = Path(auto_m33d.__file__).parent
@@ -28,7 +28,8 @@ def _folder(tmp_path: Path, text: str = "A model.") -> Path:
 @pytest.mark.parametrize("word", ["camera", "vision", "server", "student", "/data", "encoder", "picture"])
 def test_names_that_are_words_of_the_package_hold_nobody_up(word: str, tmp_path: Path) -> None:
     text = "Pictures of one camera, by a vision transformer, as a server or a student may use it: m33d_hf/data, ../data"
-    refuse_leaks(_folder(tmp_path, text), {word})
+    files = "m33d_hf/inference/live/camera.py, weights/vision_transformer, models/vision-base, camera_clips"
+    refuse_leaks(_folder(tmp_path, f"{text}, {files}"), {word})
 
 
 @pytest.mark.parametrize(
@@ -42,11 +43,26 @@ def test_names_that_are_words_of_the_package_hold_nobody_up(word: str, tmp_path:
         ("/data", "file:///data"),
         ("/srv/recordings", "from /mnt/srv/recordings/1"),
         ("gpu-box-1", "measured on gpu-box-1."),
+        ("jsmith", "from /home/x/jsmith_data"),
+        ("student", "from /mnt/nas/student"),
+        ("student", "It was in /mnt/nas/student."),
+        ("server", "from http://server:80/x"),
+        ("server", "from rtsp://server.clinic.org/1"),
     ],
 )
 def test_what_names_this_machine_is_found(word: str, text: str, tmp_path: Path) -> None:
     with pytest.raises(HubError, match=r"README.md names .*nothing was sent"):
         refuse_leaks(_folder(tmp_path, text), {word})
+
+
+@pytest.mark.parametrize(
+    ("root", "text"),
+    [("/data/", "/data/patients"), ("clinic7/", "clinic7/1"), ("/srv/x//", "/srv/x"), ("C:\\films\\", "C:\\films\\1")],
+)
+def test_a_folder_is_found_however_it_was_given(root: str, text: str, tmp_path: Path) -> None:
+    secrets = {word for word in secrets_of({"data": {"root": root}}) if word.rstrip("/\\") == root.rstrip("/\\")}
+    with pytest.raises(HubError, match=r"README.md names .*nothing was sent"):
+        refuse_leaks(_folder(tmp_path, f"from {text}"), secrets)
 
 
 def test_a_name_within_another_word_is_none(tmp_path: Path) -> None:

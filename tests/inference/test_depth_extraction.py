@@ -239,6 +239,9 @@ def test_another_input_of_the_same_name_may_not_add(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"walk is .*day1/walk there, .*day2/walk now"):
         extract_depth(options(tmp_path, input=tmp_path / "day2"), ALONE, RedPredictor())
     assert extract_depth(options(tmp_path, input=tmp_path / "day2/run"), ALONE, RedPredictor()).written == 1
+    (tmp_path / "day1").rename(tmp_path / "moved")
+    assert extract_depth(options(tmp_path, input=tmp_path / "moved"), ALONE, RedPredictor()).already_there == 1
+    (tmp_path / "moved").rename(tmp_path / "day1")
     (tmp_path / "out/inputs.jsonl").unlink()  # as an earlier version left it
     assert extract_depth(options(tmp_path, input=tmp_path / "day1"), ALONE, RedPredictor()).already_there == 1
 

@@ -17,12 +17,12 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from shlex import quote
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -310,9 +310,15 @@ def find_depth_maps(
                 candidates[path] = make(path)
     if len(candidates) > 1:
         raise DataError(f"the depth of {rel} exists more than once: {', '.join(map(str, candidates))}. Keep only one.")
-    provenance = (stated or {}).get("provenance")
-    known = {name: isinstance(provenance, dict) and provenance.get(name) is True for name in ("upright", "same_view")}
+    known = {name: states(stated, name) for name in ("upright", "same_view")}
     return DepthMaps(rel, spec, next(iter(candidates.values())), **known) if candidates else None
+
+
+def states(stated: Mapping[str, Any] | None, fact: Literal["upright", "same_view"]) -> bool:
+    """Whether the `provenance` of a depth_spec.json says of its maps that they were made from upright pictures, or that
+    they show the whole picture whatever their shape."""
+    provenance = (stated or {}).get("provenance")
+    return isinstance(provenance, dict) and provenance.get(fact) is True
 
 
 def _spellings(rel: str) -> list[str]:

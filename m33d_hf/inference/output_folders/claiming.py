@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from m33d_hf.data.files.sealed_json import read_sealed_json, write_sealed_json
 from m33d_hf.errors import ConfigError
 from m33d_hf.inference.output_folders.earlier_outputs import PLAN_FILE
+from m33d_hf.inference.output_folders.recorded_inputs import recorded_inputs
 from m33d_hf.training.processes.guards import LOCK_FILE
 
 
-def claim_output(output: Path, model: str, rules: Mapping[str, Any]) -> None:
+def claim_output(output: Path, model: str, rules: Mapping[str, Any], names: Collection[str] = ()) -> None:
     """Write prediction.json, or check that the one that is there states the same rules.
+
+    The folder of the inputs (the rule `input`) may differ where it was moved: the one that is stated is gone, and some
+    of the names are recorded. Whether they stand for the same files is for `claim_names` to say.
 
     Args:
         output: the folder, which exists.
         model: as it was given, for messages.
         rules: what must be alike for two calls to write into one folder; JSON values.
+        names: of the inputs.
 
     Raises:
         ConfigError: another model or other options, naming every difference, or a folder that holds something else.
@@ -41,12 +47,20 @@ def claim_output(output: Path, model: str, rules: Mapping[str, Any]) -> None:
     if not isinstance(before, dict):
         raise ConfigError(f"{path} does not say how the predictions beside it were made; choose another --output.")
     differing = [name for name in rules if before.get(name) != rules[name]]
+    moved = differing == ["input"] and _is_gone(before.get("input"))
+    if moved and not recorded_inputs(output).keys().isdisjoint(names):
+        return
     if differing:
         listed = "; ".join(f"{name}: {_short(before.get(name))} there, {_short(rules[name])} now" for name in differing)
         raise ConfigError(
             f"{output} holds predictions by {found.get('model')} made in another way ({listed}). Choose another "
             "--output, or repeat the earlier command to continue it."
         )
+
+
+def _is_gone(roots: Any) -> bool:
+    """Whether there is nothing any more where the inputs were (`Roots.rule`)."""
+    return not any(os.path.lexists(str(root)) for root in (roots.values() if isinstance(roots, dict) else [roots]))
 
 
 def _short(value: Any) -> str:

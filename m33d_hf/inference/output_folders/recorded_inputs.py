@@ -1,26 +1,47 @@
 """Which file each name in an output folder stands for, so that one name never means two inputs.
 
-`inputs.jsonl` has a line `[name, path]` for every input, added before anything is made of it. Lines cannot be mistaken
-if a killed process left half of one: it is no JSON, and is left out.
+`inputs.jsonl` has a line `[name, path, content]` for every input, added before anything is made of it; the last one of
+a name holds. Paths inside of the output are relative to it, so that both can be moved together; `content` (see
+`_content`) tells a file that was moved from another one. Lines cannot be mistaken if a killed process left half of one:
+it is no JSON, and is left out. Earlier versions wrote absolute paths, and no content.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
+from m33d_hf.data.depth.sampling import evenly_spaced
 from m33d_hf.data.plural import plural
 from m33d_hf.errors import ConfigError
+from m33d_hf.modeling.video_reading_m33d import frame_files
 
 RECORD_FILE = "inputs.jsonl"
+_LOOKED_INTO = 16  # frames of a folder, evenly spread; of all of them name and size are compared
+_BLOCK = 1 << 14
+
+
+class RecordedInput(NamedTuple):
+    """What a name stands for.
+
+    Attributes:
+        path: absolute, or relative to the output that it lies in.
+        content: of the file or folder of frames, as `_content` gives it; None where nobody took note of it.
+    """
+
+    path: str
+    content: str | None
 
 
 def claim_names(output: Path, sources: Mapping[str, Path], share: Mapping[str, Path] | None = None) -> None:
     """Take note of what names stand for, or refuse names that an earlier call gave to other inputs.
 
-    Names that no call took note of are new, or of an earlier version, which is believed.
+    Names that no call took note of are new, or of an earlier version, which is believed. An input that is no longer
+    where it was, and is found elsewhere with the same content, was moved: its new place is noted.
 
     Args:
         output: the folder, which exists.
@@ -31,41 +52,89 @@ def claim_names(output: Path, sources: Mapping[str, Path], share: Mapping[str, P
         ConfigError: a name stands for another input already.
     """
     path = output / RECORD_FILE
-    text = path.read_text(encoding="utf-8") if path.is_file() else ""
-    known = _parsed(text)
+    known = recorded_inputs(output)
     absolute = {name: os.path.abspath(source) for name, source in sources.items()}
-    taken = [name for name, source in absolute.items() if name in known and not _same(known[name], source)]
-    if taken:
+    elsewhere = [name for name, source in absolute.items() if name in known and not _same(output, known[name], source)]
+    moved = {name for name in elsewhere if _was_moved(output, known[name], absolute[name])}
+    if taken := [name for name in elsewhere if name not in moved]:
         first = taken[0]
         raise ConfigError(
             f"--output {output} holds what was made of other inputs of the same name ({plural(len(taken), 'name')}): "
-            f"{first} is {known[first]} there, {absolute[first]} now. Choose another --output; if the files were only "
-            f"moved, remove {path}."
+            f"{first} is {output / known[first].path} there, {absolute[first]} now. Choose another --output; if the "
+            f"files were only moved, remove {path}."
         )
-    fresh = [name for name in (sources if share is None else share) if name not in known]
+    fresh = [name for name in (sources if share is None else share) if name not in known or name in moved]
     if not fresh:
         return
-    lines = "".join(json.dumps([name, absolute[name]]) + "\n" for name in fresh)
+    inside = folders_inside(output, absolute.values())
+    rows = [[name, _noted(absolute[name], inside), _content(absolute[name])] for name in fresh]
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    torn = path.is_file() and not path.read_bytes().endswith(b"\n") and path.stat().st_size > 0
     with path.open("ab") as stream:  # ranks append side by side
-        stream.write((lines if text.endswith("\n") or not text else f"\n{lines}").encode())
+        stream.write((f"\n{lines}" if torn else lines).encode())
 
 
-def _parsed(text: str) -> dict[str, str]:
-    known: dict[str, str] = {}
-    for line in text.splitlines():
+def recorded_inputs(output: Path) -> dict[str, RecordedInput]:
+    """Name -> what it stands for in an output; nothing where there is no record.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    path = output / RECORD_FILE
+    known: dict[str, RecordedInput] = {}
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ():
         try:
-            name, source = json.loads(line)
+            name, source, *more = json.loads(line)
         except (ValueError, TypeError):  # half a line of a process that was killed
             continue
-        known[name] = source
+        if isinstance(name, str) and isinstance(source, str):
+            known[name] = RecordedInput(source, more[0] if more else None)
     return known
 
 
-def _same(one: str, other: str) -> bool:
-    """Whether two paths lead to one file, whatever links they pass."""
-    if one == other:
+def folders_inside(output: Path, paths: Iterable[str]) -> dict[str, str]:
+    """The folders of these paths that lie in an output, whatever links lead there -> their place relative to it."""
+    root = output.resolve()
+    folders = {name: Path(name).resolve() for name in {os.path.dirname(path) for path in paths}}
+    return {name: place.relative_to(root).as_posix() for name, place in folders.items() if place.is_relative_to(root)}
+
+
+def _noted(source: str, inside: Mapping[str, str]) -> str:
+    folder, name = os.path.split(source)
+    return os.path.normpath(os.path.join(inside[folder], name)) if folder in inside else source
+
+
+def _same(output: Path, known: RecordedInput, source: str) -> bool:
+    """Whether both lead to one file, whatever links they pass."""
+    former = os.path.abspath(output / known.path)
+    if former == source:
         return True
     try:
-        return os.path.samefile(one, other)
+        return os.path.samefile(former, source)
     except OSError:
         return False
+
+
+def _was_moved(output: Path, known: RecordedInput, source: str) -> bool:
+    if known.content is None or os.path.lexists(output / known.path):
+        return False
+    return _content(source) == known.content
+
+
+def _content(source: str) -> str | None:
+    """Digest of the name and size of a file, or of all frames of a folder, and of a few bytes in the middle.
+
+    Nothing of when a file was written: copies need not keep that. None where it cannot be read.
+    """
+    path = Path(source)
+    try:
+        files = frame_files(path) if path.is_dir() else [path]
+        sizes = {file: file.stat().st_size for file in files}
+        state = hashlib.sha256(repr([(file.name, size) for file, size in sizes.items()]).encode())
+        for file in evenly_spaced(files, _LOOKED_INTO):
+            with file.open("rb") as stream:
+                stream.seek(max(0, (sizes[file] - _BLOCK) // 2))
+                state.update(stream.read(_BLOCK))
+    except OSError:
+        return None
+    return state.hexdigest()[:32]

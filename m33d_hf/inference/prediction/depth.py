@@ -91,7 +91,8 @@ class DepthTask(PredictionTask):
         folder = self.output / "depth"
         has_videos = any(item.is_video for item in items)
         if (has_videos or "depth" in self.of_pictures) and read_spec_file(folder) is None:
-            content = {**written_spec(self.predictor.kind).to_dict(), "provenance": {"model": self.predictor.name}}
+            provenance = {"model": self.predictor.name, "upright": True}  # as pictures are read
+            content = {**written_spec(self.predictor.kind).to_dict(), "provenance": provenance}
             write_text_atomically(folder / SPEC_FILE, json.dumps(content, indent=1) + "\n")
         if self.wants_points:  # they may be added to depth that is there, but not by two cameras
             points = self.output / "points"

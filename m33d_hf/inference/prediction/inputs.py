@@ -156,7 +156,7 @@ def _expanded(word: str, exclude: Path | None, clips: bool) -> tuple[Path, list[
     made = earlier_outputs(root)
     files = [match for match in found if match.is_file() and not _inside(match, exclude)]
     folders = [match for match in found if match.is_dir()]
-    if left := sorted({*(file.parent for file in files if made(file.parent)), *filter(made, folders)}):
+    if left := {*(file.parent for file in files if made(file.parent)), *filter(made, folders)}:
         logger.warning("%s", outputs_in_words(left))
     files = [file for file in files if not made(file.parent)]
     if clips:

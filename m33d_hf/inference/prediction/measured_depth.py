@@ -18,6 +18,7 @@ from m33d_hf.data.depth.maps import (
     read_sidecar_spec,
     read_spec_file,
     spec_folder,
+    states,
 )
 from m33d_hf.data.depth.shapes import same_shape
 from m33d_hf.data.depth.stores import read_picture_scale
@@ -159,10 +160,10 @@ class DepthFolder:
 
     def _read_map(self, path: Path, size: tuple[int, int], lies: int) -> dict[str, Any]:
         values, own = load_map(path)
-        if own == 1:
+        stated = self._stated_below(path.parent)
+        if own == 1 and not (stated and states(read_spec_file(spec_folder(path.parent) or path.parent), "upright")):
             values = as_the_picture_lies(values, path, lies, size, self._orientation, "--depth_orientation")
         values = self._sized(path, values, size)
-        stated = self._stated_below(path.parent)
         if stated is not None:
             return {"depth": decode_depth(np.asarray(values), stated, read_picture_scale(path))}
         return {"depth": values} if self._unit is None else {"depth": values, "depth_unit": self._unit}

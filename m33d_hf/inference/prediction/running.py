@@ -107,9 +107,10 @@ def predict(
         raise ConfigError(f"--save {' '.join(options.save)} makes nothing of pictures; add another kind of output.")
     refuse_kinds_over_inputs(output, {kind for item in items for kind in task.kinds_of(item)}, items)
     with shared_folder(output, place):
-        claim_output(output, options.model, {"task": task.task, **_rules(options, inputs, task), **task.rules()})
-        share = rank_share(items, place.rank, place.world_size)
-        claim_names(output, _sources(items), _sources(share))
+        sources, share = _sources(items), rank_share(items, place.rank, place.world_size)
+        rules = {"task": task.task, **_rules(options, inputs, task), **task.rules()}
+        claim_output(output, options.model, rules, sources)
+        claim_names(output, sources, _sources(share))
         name = f"[rank {place.rank} of {place.world_size}] " if place.world_size > 1 else ""
         aside = f" (left aside: {inputs.ignored})" if inputs.ignored else ""
         say(f"{name}{task.describe()}: {counted(share)} of {inputs.roots}{aside}, to {output}")

@@ -42,17 +42,27 @@ class Truth:
             )
         self._inclusive, _ = ends_are_inclusive(list(self.by_name.values()))
 
-    def check(self, names: Sequence[str]) -> None:
-        """Refuse, before hours go into detection, phases that the model does not know.
+    def check(self, names: Sequence[str]) -> dict[str, LabelError]:
+        """Look, before hours go into detection, for phases that the model does not know.
 
         Args:
             names: of the model's phases.
 
+        Returns:
+            Video -> what is wrong with its annotation, naming the file, its line and the phase.
+
         Raises:
-            LabelError: naming the file, its line and the phase.
+            LabelError: every annotation has such a phase; that of the first.
         """
-        for annotation in self.by_name.values():
-            self._check(annotation, names)
+        wrong: dict[str, LabelError] = {}
+        for name, annotation in self.by_name.items():
+            try:
+                self._check(annotation, names)
+            except LabelError as error:
+                wrong[name] = error
+        if len(wrong) == len(self.by_name):
+            raise next(iter(wrong.values()))
+        return wrong
 
     @staticmethod
     def _check(annotation: Annotation, names: Sequence[str]) -> None:

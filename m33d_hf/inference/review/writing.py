@@ -37,7 +37,7 @@ class Exports:
         self.truth = Truth(truth, videos) if truth is not None and videos else None
 
     def check(self, names: Sequence[str], videos: Mapping[str, object], fps: float | None) -> None:
-        """Refuse, before hours go into detection, what is known to fail behind it.
+        """Refuse, before hours go into detection, what is known to fail behind it; of some videos, say so on stderr.
 
         Args:
             names: of the model's phases.
@@ -45,11 +45,13 @@ class Exports:
             fps: frames per second where stated.
 
         Raises:
-            LabelError: a phase of the truth that the model does not know, or one that no subtitle can hold.
+            LabelError: every annotation of the truth has a phase that the model does not know, or there is a phase that
+                no subtitle can hold.
             ConfigError: times are needed, and no video has any.
         """
         if self.truth is not None:
-            self.truth.check(names)
+            for name, error in self.truth.check(names).items():
+                print(f"{name}: it will not be exported: {error}", file=sys.stderr, flush=True)
         texts = [kind for kind in EXPORTS if kind in self.formats]
         check_cues(names, texts)
         if texts and fps is None:

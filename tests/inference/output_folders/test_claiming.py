@@ -9,6 +9,7 @@ import pytest
 
 from m33d_hf.errors import ConfigError
 from m33d_hf.inference.output_folders.claiming import claim_output
+from m33d_hf.inference.output_folders.recorded_inputs import claim_names
 
 
 def test_a_folder_of_somebody_else_is_refused(tmp_path: Path) -> None:
@@ -32,3 +33,20 @@ def test_another_rank_may_begin_the_folder_meanwhile(tmp_path: Path, monkeypatch
     claim_output(tmp_path, "model", {"flip": False})
     with pytest.raises(ConfigError, match="flip: False there, True now"):
         claim_output(tmp_path, "model", {"flip": True})
+
+
+def test_the_folder_of_the_inputs_may_have_been_moved(tmp_path: Path) -> None:
+    job1, job2, output = tmp_path / "job1", tmp_path / "job2", tmp_path / "out"
+    for folder in (job1, output):
+        folder.mkdir()
+    (job1 / "a.png").touch()
+    claim_output(output, "model", {"flip": False, "input": str(job1)}, ["a"])
+    claim_names(output, {"a": job1 / "a.png"})
+    with pytest.raises(ConfigError, match="input: "):  # it is still there
+        claim_output(output, "model", {"flip": False, "input": str(job2)}, ["a"])
+    job1.rename(job2)
+    claim_output(output, "model", {"flip": False, "input": str(job2)}, ["a", "b"])
+    claim_output(output, "model", {"flip": False, "input": {"x": str(job2), "y": str(tmp_path)}}, ["a"])
+    for rules, names in (({"flip": False, "input": str(job2)}, ["b"]), ({"flip": True, "input": str(job2)}, ["a"])):
+        with pytest.raises(ConfigError, match="input: "):
+            claim_output(output, "model", rules, names)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
+import os
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
+from m33d_hf.data.depth.writing import write_depth_image
 from m33d_hf.errors import DataError
 from m33d_hf.inference.depth_items import list_items
 from m33d_hf.inference.detection_files import videos_below
@@ -56,22 +61,87 @@ def test_predictions_below_the_input_are_no_inputs(tmp_path: Path, caplog: pytes
         find_inputs([f"{tmp_path}/F/out1/*/a.png"])
 
 
-def test_extracted_depth_below_the_input_is_no_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    make(tmp_path, "F/a.png", "F/out1/a.png")
+def extracted(folder: Path, *names: str) -> None:
+    """What an extraction leaves, but for its record."""
     content = {"kind": "inverse", "provenance": {"made_by": "m33d-hf 0.1.0 extract_depth"}}
-    (tmp_path / "F/out1/depth_spec.json").write_text(json.dumps(content))
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "depth_spec.json").write_text(json.dumps(content))
+    for name in names:
+        write_depth_image(folder, name, "inverse", np.ones((8, 8), np.float32))
+
+
+def test_extracted_depth_below_the_input_is_no_input(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    make(tmp_path, "F/a.png")
+    extracted(tmp_path / "F/out1", "a", "sub/b")
     assert [item.rel for item in list_items(tmp_path / "F", "images", tmp_path / "F/out2")] == ["a"]
     monkeypatch.chdir(tmp_path)
     assert [item.name for item in find_inputs(["F/**/*.png"]).items] == ["a"]
     claim_names(tmp_path / "F/out1", {"a": tmp_path / "F/a.png"})
     assert is_earlier_output(tmp_path / "F/out1")
+    caplog.clear()
+    make(tmp_path, "F/v/0.png")
+    (tmp_path / "F/a.png").unlink()
+    assert videos_below(tmp_path / "F") == [tmp_path / "F/v"]
+    (line,) = (record.getMessage() for record in caplog.records)
+    assert line.startswith(f"{tmp_path}/F/out1 left aside: made by an earlier prediction")
 
 
 def test_inputs_may_lie_in_the_output_of_an_extraction(tmp_path: Path) -> None:
-    make(tmp_path, "P/F/rgb/a.png")
-    content = {"kind": "inverse", "provenance": {"made_by": "m33d-hf 0.1.0 extract_depth"}}
-    (tmp_path / "P/F/depth_spec.json").write_text(json.dumps(content))
-    claim_names(tmp_path / "P/F", {"a": tmp_path / "P/F/rgb/a.png"})
+    make(tmp_path, "P/F/rgb/a.png", "Q/b.png")
+    extracted(tmp_path / "P/F")
+    (tmp_path / "link").symlink_to("P")
+    claim_names(tmp_path / "P/F", {"b": tmp_path / "Q/b.png", "a": tmp_path / "link/F/rgb/a.png"})
     assert [item.rel for item in list_items(tmp_path / "P", "images")] == ["F/rgb/a"]
-    (tmp_path / "P/F/depth_spec.json").write_text("{")
-    assert not is_earlier_output(tmp_path / "P/F")
+    assert [item.rel for item in list_items(tmp_path / "link", "images")] == ["F/rgb/a"]
+    (tmp_path / "P").rename(tmp_path / "R")
+    claim_names(tmp_path / "R/F", {"a": tmp_path / "R/F/rgb/a.png"})
+    record = tmp_path / "R/F/inputs.jsonl"
+    torn = record.read_text()[3:]
+    earlier = json.dumps(["a", f"{tmp_path}/R/F/rgb/a.png"]) + "\n"
+    for text in (record.read_text(), torn, earlier, '["torn', None):
+        record.write_text(text) if text is not None else record.unlink()
+        assert [item.rel for item in list_items(tmp_path / "R", "images")] == ["F/rgb/a"], text
+    (tmp_path / "R/F/depth_spec.json").write_text("{")
+    assert not is_earlier_output(tmp_path / "R/F")
+
+
+def test_without_a_record_what_the_extraction_did_not_write_tells(tmp_path: Path) -> None:
+    for number, foreign in enumerate(("v/0.png", "v/0.jpg", "film.mp4", "")):
+        extracted(tmp_path / f"F{number}", "v/1", "w/0")
+        make(tmp_path, *[f"F{number}/{foreign}"] * bool(foreign))
+        assert is_earlier_output(tmp_path / f"F{number}") == (not foreign)
+    (tmp_path / "F3/rgb").symlink_to("/somewhere")
+    assert is_earlier_output(tmp_path / "F3"), "a link to nothing holds nothing"
+    make(tmp_path, "rgb/a.jpg")
+    (tmp_path / "F3/rgb").unlink()
+    (tmp_path / "F3/rgb").symlink_to(tmp_path / "rgb")
+    assert not is_earlier_output(tmp_path / "F3")
+
+
+def test_a_folder_that_may_not_be_read_is_left_to_the_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`lost+found` at the root of a disk; any other one is told by the search, as where it lies among data."""
+    make(tmp_path, "a.png", "lost+found/depth_spec.json")
+    real, scan, closed = Path.stat, os.scandir, "lost+found"
+
+    def stat(path: Path, *, follow_symlinks: bool = True) -> os.stat_result:
+        if path.parent.name == closed:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return real(path, follow_symlinks=follow_symlinks)
+
+    def listed(folder: Any = ".") -> Any:
+        if os.path.basename(os.fspath(folder).rstrip("/")) == closed:
+            raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+        return scan(folder)
+
+    monkeypatch.setattr(Path, "stat", stat)
+    monkeypatch.setattr(os, "scandir", listed)
+    assert not is_earlier_output(tmp_path / closed)
+    assert [item.rel for item in list_items(tmp_path, "images")] == ["a"]
+    for given in (str(tmp_path), f"{tmp_path}/*"):
+        assert [item.name for item in find_inputs([given]).items] == ["a"]
+    closed = "private"
+    make(tmp_path, "private/b.png")
+    with pytest.raises(DataError, match="private cannot be read"):
+        list_items(tmp_path, "images")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,14 +14,16 @@ from m33d_hf.inference.output_folders.recorded_inputs import RECORD_FILE, claim_
 
 
 def test_a_name_keeps_its_file(tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    (output / "day2").mkdir(parents=True)
     first = {"a": tmp_path / "day1/a.png", "b": tmp_path / "day1/b.png"}
-    claim_names(tmp_path, first)
-    claim_names(tmp_path, first)
-    claim_names(tmp_path, {"c": tmp_path / "day2/c.png"})
-    rows = [json.loads(line) for line in (tmp_path / RECORD_FILE).read_text().splitlines()]
-    assert rows == [["a", str(first["a"])], ["b", str(first["b"])], ["c", str(tmp_path / "day2/c.png")]]
+    claim_names(output, first)
+    claim_names(output, first)
+    claim_names(output, {"c": output / "day2/c.png"})
+    rows = [json.loads(line) for line in (output / RECORD_FILE).read_text().splitlines()]
+    assert rows == [["a", str(first["a"]), None], ["b", str(first["b"]), None], ["c", "day2/c.png", None]]
     with pytest.raises(ConfigError, match=r"\(1 name\): b is .*day1/b\.png there, .*day1/b\.jpg now"):
-        claim_names(tmp_path, {"b": tmp_path / "day1/b.jpg"})
+        claim_names(output, {"b": tmp_path / "day1/b.jpg"})
 
 
 def test_ranks_note_their_share_and_check_all(tmp_path: Path) -> None:
@@ -41,3 +45,44 @@ def test_half_a_line_is_left_out_and_links_are_followed(tmp_path: Path) -> None:
     claim_names(tmp_path, {"odd": tmp_path / "today/\udcff.png", "b": tmp_path / "other/b.png"})
     with pytest.raises(ConfigError, match=r"b is .*other/b\.png there"):
         claim_names(tmp_path, {"b": tmp_path / "b.png"})
+
+
+def test_inputs_that_were_moved_are_the_same(tmp_path: Path) -> None:
+    """As where every job gets a folder of its own; the time of a copy is another one."""
+    (tmp_path / "out").mkdir()
+    for name in ("job1/v/0.png", "job1/v/1.png", "job1/a.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(name.encode() * 9999)
+
+    def claim(job: str, names: str = "av") -> None:
+        places = {"a": tmp_path / job / "a.png", "v": tmp_path / job / "v"}
+        claim_names(tmp_path / "out", {name: places[name] for name in names})
+
+    claim("job1")
+    (tmp_path / "job1").rename(tmp_path / "job2")
+    os.utime(tmp_path / "job2/a.png", (0, 0))
+    claim("job2")
+    shutil.copytree(tmp_path / "job2", tmp_path / "job3")
+    with pytest.raises(ConfigError, match=r"\(2 names\): a is .*job2/a\.png there"):  # which is still there
+        claim("job3")
+    shutil.rmtree(tmp_path / "job2")
+    whole, last = (tmp_path / "job3/a.png").read_bytes(), (tmp_path / "job3/v/1.png").read_bytes()
+    for wrong in (whole + b"1", whole.replace(b"a", b"b")):  # of another size, and of the same
+        (tmp_path / "job3/a.png").write_bytes(wrong)
+        with pytest.raises(ConfigError, match=r"\(1 name\): a is .*job2/a\.png there, .*job3/a\.png now"):
+            claim("job3")
+    (tmp_path / "job3/a.png").write_bytes(whole)
+    (tmp_path / "job3/v/1.png").unlink()
+    with pytest.raises(ConfigError, match=r"\(1 name\): v is .*job2/v there"):
+        claim("job3")
+    (tmp_path / "job3/v/1.png").write_bytes(last)
+    claim("job3")
+    noted = [json.loads(line)[:2] for line in (tmp_path / "out" / RECORD_FILE).read_text().splitlines()[-2:]]
+    assert noted == [["a", f"{tmp_path}/job3/a.png"], ["v", f"{tmp_path}/job3/v"]]
+
+
+def test_inputs_of_which_an_earlier_version_noted_the_path_alone_are_not_believed(tmp_path: Path) -> None:
+    (tmp_path / RECORD_FILE).write_text(json.dumps(["a", str(tmp_path / "gone/a.png")]) + "\n")
+    (tmp_path / "a.png").touch()
+    with pytest.raises(ConfigError, match=r"a is .*if the files were only moved, remove"):
+        claim_names(tmp_path, {"a": tmp_path / "a.png"})

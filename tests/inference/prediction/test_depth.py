@@ -58,6 +58,7 @@ def test_files_of_a_picture(ours: Path, tmp_path: Path) -> None:
     assert stored.dtype == np.uint16 and np.abs(stored / 1000 - metres).max() <= 0.0005 + 1e-6
     maps = find_depth_maps(tmp_path / "out/depth", "p0")
     assert maps is not None and np.abs(maps.read([0])[0, 0].numpy() - metres).max() <= 0.0005 + 1e-6
+    assert maps.upright, "as all pictures are read"
     colored = Image.open(tmp_path / "out/pictures/p0.png")
     assert colored.height == 240 and colored.width > 300, "five times 48 x 60, and the bar"
     ply = (tmp_path / "out/points/p0.ply").read_bytes()
@@ -112,6 +113,23 @@ def test_another_picture_of_the_same_name_is_refused(ours: Path, tmp_path: Path)
         run(ours, tmp_path / "in/*.jpg", tmp_path / "out", save=["depth"])
     again, _ = run(ours, tmp_path / "in/p0.png", tmp_path / "out", save=["depth"])
     assert again.already_there == 1
+
+
+def test_pictures_that_were_moved_go_on_and_others_are_refused(ours: Path, tmp_path: Path) -> None:
+    """Each job has its own copy of the inputs: the former one is gone."""
+    save_pictures(tmp_path / "job1", 3)
+    run(ours, tmp_path / "job1", tmp_path / "out", save=["depth"], limit=2)
+    shutil.copytree(tmp_path / "job1", tmp_path / "job2")
+    with pytest.raises(ConfigError, match="made in another way"):
+        run(ours, tmp_path / "job2", tmp_path / "out", save=["depth"])
+    shutil.rmtree(tmp_path / "job1")
+    moved, _ = run(ours, tmp_path / "job2", tmp_path / "out", save=["depth"])
+    assert (moved.already_there, moved.predicted) == (2, 1)
+    shutil.rmtree(tmp_path / "job2")
+    save_pictures(tmp_path / "job3", 3)
+    Image.fromarray(picture(9, height=66)).save(tmp_path / "job3/p1.png")
+    with pytest.raises(ConfigError, match=r"\(1 name\): p1 is .*job2/p1\.png there, .*job3/p1\.png now"):
+        run(ours, tmp_path / "job3", tmp_path / "out", save=["depth"])
 
 
 def test_odd_and_broken_pictures(ours: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -113,6 +114,17 @@ def test_a_map_that_may_lie_otherwise_than_its_picture_is_not_guessed(model: Pat
         assert predict(given, ALONE, say=str).predicted == 1
         (found,) = (tmp_path / rule / "labels").rglob("p0.png")
         assert np.array_equal(np.array(Image.open(found)), expected) == same
+    upright = np.array(Image.open(found))
+    content = {"kind": "metric", "unit": "millimetre", "provenance": {"upright": True}}
+    (where / "depth_spec.json").write_text(json.dumps(content))
+    for rule in ("refuse", "as_rgb"):  # what is stated of the maps themselves is no matter of options
+        given = options(model, where, tmp_path / f"stated_{rule}", depth=where, depth_orientation=rule)
+        assert predict(given, ALONE, say=str).predicted == 1
+        (found,) = (tmp_path / f"stated_{rule}" / "labels").rglob("p0.png")
+        assert np.array_equal(np.array(Image.open(found)), upright)
+    (where / "depth_spec.json").write_text(json.dumps({**content, "provenance": {"model": "x"}}))
+    again = predict(options(model, where, tmp_path / "unstated", depth=where), ALONE, say=str)
+    assert "pass --depth_orientation as_rgb" in again.skipped[0].reason
 
 
 def test_a_list_of_pairs_that_cannot_be_read_is_told(model: Path, tmp_path: Path) -> None:

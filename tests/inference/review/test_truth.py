@@ -54,6 +54,15 @@ def test_what_will_not_fit_is_said_before_anything_is_detected(
     with pytest.raises(LabelError, match=r"v1-phase\.csv, line 4: the phase 'Packagng' is none of .*'Packaging'"):
         exports.check(names, {"v1": tmp_path / "v1.mp4"}, None)
     exports.check([*names, "Packagng"], {"v1": tmp_path / "v1.mp4"}, None)
+    assert not capsys.readouterr().err
+    (folder / "v2-phase.csv").write_text(f"start_frame,end_frame,phase\n0,39,{names[0]}\n", encoding="utf-8")
+    exports = Exports(tmp_path, ["html"], str(folder), ["v1", "v2"])
+    exports.check(names, {"v1": tmp_path / "v1.mp4", "v2": tmp_path / "v2.mp4"}, None)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("v1: it will not be exported: ") and "line 4: the phase 'Packagng' is none of" in line
+    with pytest.raises(LabelError, match="Packagng"):
+        exports.write("v1", detection(tmp_path / "v1.mp4", RUNS))
+    assert [path.name for path in exports.write("v2", detection(tmp_path / "v2.mp4", RUNS))] == ["v2_review.html"]
     for kind in ("srt", "vtt"):
         with pytest.raises(LabelError, match="cannot be the text of a subtitle; export json"):
             Exports(tmp_path, [kind], None, []).check([*names, "a --> b"], {}, 25.0)

@@ -10,6 +10,7 @@ from pathlib import Path
 from m33d_hf.data.csv_text import csv_text
 from m33d_hf.data.files.atomic_writing import TEMPORARY, write_atomically, write_text_atomically
 from m33d_hf.data.sources.frames.pairing import natural_key
+from m33d_hf.inference.folder_lock import alone
 
 _SUFFIX = ".csv"
 
@@ -22,20 +23,21 @@ def write_rows(path: Path, header: Sequence[str], rows: Iterable[Sequence[object
 def gather(target: Path, folder: Path, header: Sequence[str]) -> Path:
     """One CSV of the rows of all parts below a folder, in natural order of their names, at constant memory.
 
-    Parts of earlier calls belong to it, and those of other ranks, which may gather at the same time: the table is
-    written again until no part has come, or has changed, meanwhile, so that the last rank leaves all of them.
+    Parts of earlier calls belong to it, and those of other ranks, which may gather at the same time. They write it one
+    after the other, each once its own parts are complete, so that the last one leaves all of them. Where there are no
+    locks, it is written a second time if a part has come, or has changed, meanwhile.
 
     Args:
-        target: the file to write, atomically; outside of the folder.
+        target: the file to write, atomically; outside of the folder, in one that exists.
         folder: of files of `write_rows` with the same header.
         header: theirs.
     """
-    parts = _parts(folder)
-    while True:
+    with alone(target.parent) as waited_for:
+        parts = _parts(folder)
         write_atomically(target, partial(_write_gathered, parts, header))
-        before, parts = parts, _parts(folder)
-        if parts == before:
-            return target
+        if not waited_for and (later := _parts(folder)) != parts:
+            write_atomically(target, partial(_write_gathered, later, header))
+    return target
 
 
 def _parts(folder: Path) -> dict[Path, int]:

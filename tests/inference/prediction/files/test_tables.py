@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import csv
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from m33d_hf.inference import folder_lock
 from m33d_hf.inference.prediction.files import tables
 from m33d_hf.inference.prediction.files.tables import gather, write_rows
+from m33d_hf.training.processes.guards import SYSTEM_HAS_LOCKS
 
 HEADER = ("input", "value")
 
@@ -31,21 +34,57 @@ def test_parts_of_all_calls_are_gathered_in_natural_order(tmp_path: Path) -> Non
     assert rows_of(tmp_path / "none.csv") == [list(HEADER)]
 
 
-def test_the_last_rank_leaves_the_parts_of_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another rank writes its part, and the table, while this one gathers: it does not put its older table there."""
-    write_rows(tmp_path / "parts/a.csv", HEADER, [("a", 1)])
-    real, overtaken = tables.write_atomically, []
+@pytest.fixture
+def writes(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], object]]:
+    """What to do within the next writes of a table, before it takes its place; done in the order of writing."""
+    real, waiting = tables.write_atomically, []
 
     def slow(path: Path, writer: Callable[[Path], object]) -> Path:
         def write(temporary: Path) -> None:
             writer(temporary)
-            if not overtaken:
-                overtaken.append(True)
-                write_rows(tmp_path / "parts/b.csv", HEADER, [("b", 2)])
-                gather(tmp_path / "all.csv", tmp_path / "parts", HEADER)
+            waiting.pop(0)()  # IndexError for a write too many
 
         return real(path, write)
 
     monkeypatch.setattr(tables, "write_atomically", slow)
+    return waiting
+
+
+@pytest.mark.skipif(not SYSTEM_HAS_LOCKS, reason="no locks on this system")
+def test_the_last_rank_leaves_the_parts_of_all(tmp_path: Path, writes: list[Callable[[], object]]) -> None:
+    """Another rank writes its part, and wants to gather, while this one does: each writes the table once."""
+    write_rows(tmp_path / "parts/a.csv", HEADER, [("a", 1)])
+    order: list[str] = []
+
+    def other_rank() -> None:
+        gather(tmp_path / "all.csv", tmp_path / "parts", HEADER)
+        order.append("other")
+
+    other = threading.Thread(target=other_rank, daemon=True)
+
+    def overtaken() -> None:
+        write_rows(tmp_path / "parts/b.csv", HEADER, [("b", 2)])
+        other.start()
+        other.join(0.2)  # it waits
+        order.append("this")
+
+    # A third rank goes on writing parts, of which it has the last word later.
+    writes += [overtaken, lambda: write_rows(tmp_path / "parts/c.csv", HEADER, [("c", 3)])]
     gather(tmp_path / "all.csv", tmp_path / "parts", HEADER)
-    assert overtaken and rows_of(tmp_path / "all.csv")[1:] == [["a", "1"], ["b", "2"]]
+    other.join(60)
+    assert order == ["this", "other"] and not writes
+    assert rows_of(tmp_path / "all.csv")[1:] == [["a", "1"], ["b", "2"]]
+
+
+def test_without_locks_a_table_is_written_twice_at_most(
+    tmp_path: Path, writes: list[Callable[[], object]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folder_lock, "lock_alone", lambda *_, **__: True)
+    write_rows(tmp_path / "parts/a.csv", HEADER, [("a", 1)])
+    for name in "bc":
+        writes.append(lambda name=name: write_rows(tmp_path / f"parts/{name}.csv", HEADER, [(name, 0)]))
+    gather(tmp_path / "all.csv", tmp_path / "parts", HEADER)
+    assert not writes and rows_of(tmp_path / "all.csv")[1:] == [["a", "1"], ["b", "0"]]
+    writes.append(lambda: None)
+    gather(tmp_path / "all.csv", tmp_path / "parts", HEADER)
+    assert rows_of(tmp_path / "all.csv")[1:] == [["a", "1"], ["b", "0"], ["c", "0"]]
