@@ -310,7 +310,7 @@ def _show(run: Run, state: str, commands: Sequence[NextCommand] = (), more: Sequ
 def _conclude(run: Run, finished: bool, command: Command) -> None:
     """The last page, what all pictures took, and what to type next."""
     clips = getattr(config_of(run.model), "num_frames", 1) > 1 if hasattr(run.model, "config") else False
-    commands = after_run(run.args, command, run.train_set.source, clips) if finished else to_continue(command)
+    commands = after_run(run.args, command, run.train_set.source, clips) if finished else to_continue(run.args, command)
     compared = _closing_lines(run) if finished else []
     _show(run, "finished" if finished else f"stopped by signal {run.stop.received}", commands, compared)
     pictures = [run.showing.cost()] if run.showing.active else []
