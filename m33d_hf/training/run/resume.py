@@ -73,7 +73,7 @@ def evaluation_differences(former: Mapping[str, Any], now: Mapping[str, Any]) ->
     """
     if not isinstance(former.get("args"), Mapping) or not args_are_plain(former["args"]):
         return ["its state.json does not say how it was trained"]
-    free = free_between_evaluations(now["args"].get("task"))
+    free = free_between_evaluations(now["args"])
     digests = [facts.get(EVAL_DIGEST) for facts in (former, now)]
     if None in digests:  # of an earlier version
         return fact_differences(former, now, free)

@@ -23,6 +23,7 @@ from m33d_hf.data.sources.phases.base import PhaseSource
 from m33d_hf.errors import ConfigError, DataError
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.modeling.video_tasks_m33d import M33DForVideoActionDetection
+from m33d_hf.training.processes.guards import memory_named
 from m33d_hf.training.recipe.arguments import RunArguments
 from m33d_hf.training.recipe.run_data import build_run_source, subset
 from m33d_hf.training.tasks.class_numbers import stated_classes, trained_classes
@@ -251,7 +252,8 @@ def extracted_features(
         data.max_bad_fraction,
         tell if args.logging.progress and state.is_main_process else None,
     )
-    extractor.run(share.source, share.videos)
+    with memory_named(args, extracting=True):
+        extractor.run(share.source, share.videos)
     model.train()
     bad, total, problems = bad_clips(store, share.keys)
     if state.is_main_process and problems:
