@@ -78,17 +78,6 @@ def _batches_decide(args: Mapping[str, Any]) -> bool:
     return bool(evaluation.get("depth_protocol") == "exact_multimae")  # a mean over batches
 
 
-def judged_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Lines "key: before -> now" for what a run may be continued with but not compared by its evaluations; arguments as
-    nested dicts."""
-    refused = recipe_differences(before, now)
-    return [
-        line
-        for line in recipe_differences(before, now, free_between_evaluations(now))
-        if line not in refused
-    ]
-
-
 def recipe_differences(before: Mapping[str, Any], now: Mapping[str, Any], free: Sequence[str] = FREE) -> list[str]:
     """Lines "key: before -> now" for every argument outside `free` that differs; arguments as nested dicts.
 

@@ -221,7 +221,9 @@ def _save(run: Run) -> None:
     state = checkpoint_state(run.facts, run.step, run.engine)
     state |= {ENTRIES: len(optimizer["optimizer"]["state"]), METRICS_RECORD: run.report.record()}
     with patience(SAVING), run.whole() as model:
-        run.ranks.on_main(lambda: run.store.save(model, optimizer, state, average, beside=_beside(run, model)))
+        run.ranks.on_main(
+            lambda: run.store.save(model, optimizer, state | run.judged_facts, average, beside=_beside(run, model))
+        )
 
 
 def _evaluate(run: Run) -> None:
