@@ -97,7 +97,7 @@ def _spelt_out(given: Mapping[str, Any]) -> Mapping[str, Any]:
     args = merge(RunArguments().to_dict(), dict(given))
     model, evaluation, train = args["model"], args["evaluation"], args["train"]
     if isinstance(evaluation, Mapping) and isinstance(train, Mapping):  # else no run has written them
-        batch = evaluation_batch(args["task"], evaluation.get("batch_size"), train.get("batch_size"))
+        batch = evaluation_batch(args["task"], evaluation["batch_size"], train["batch_size"])
         args = {**args, "evaluation": {**evaluation, "batch_size": batch}}
     if not isinstance(model, Mapping) or not isinstance(model.get("modalities"), list):
         return args
