@@ -108,6 +108,13 @@ class Source(ABC):
     def digest(self) -> str:
         """Hexadecimal digest of the content (or, for large trees, of the listing): equal data, equal digest."""
 
+    def unlabelled_digest(self) -> str:
+        """As `digest`, of what is left without labels: which samples there are, their pictures and depth.
+
+        Where labels cannot be told apart, as here, or there are none, it is `digest`.
+        """
+        return self.digest()
+
     def labels(self) -> list[int] | None:
         """Clip label of every item, 255 for none; None if labels are unknown before reading."""
         return None

@@ -12,6 +12,9 @@ _CASES = {
     "publish": (["run", "org/name"], "m33d_hf.hub.publishing.publish", 1),
     "export_model": (["--input", "run", "--output", "out", "--to", "onnx"], "m33d_hf.weights.export.export_model", 1),
     "convert_checkpoint": (["--input", "weights.pth", "--output", "out"], "m33d_hf.weights.convert_checkpoint", 1),
+    "few_labels": (["--recipe", "own/semseg"], "m33d_hf.experiments.few_labels.running.run_study", 2),
+    "reproduce": ([], "m33d_hf.experiments.driver.run", 2),
+    "run_demo": ([], "m33d_hf.experiments.driver.run", 2),
 }
 
 

@@ -238,7 +238,14 @@ class MixtureSource(Source):
 
     def digest(self) -> str:
         """Digest of the members' digests, names and weights."""
-        state = [[name, source.digest()] for name, source in self.members.items()]
+        return self._digest_of({name: source.digest() for name, source in self.members.items()})
+
+    def unlabelled_digest(self) -> str:
+        """As `digest`, of the members' unlabelled digests."""
+        return self._digest_of({name: source.unlabelled_digest() for name, source in self.members.items()})
+
+    def _digest_of(self, members: Mapping[str, str]) -> str:
+        state = [list(member) for member in members.items()]
         return hashlib.sha256(json.dumps(["mixture", state, self.weights]).encode()).hexdigest()
 
 

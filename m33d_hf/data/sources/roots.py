@@ -168,9 +168,9 @@ class RootsSource(MixtureSource):
         frames = [(name, source) for name, source in self.members.items() if isinstance(source, FrameSource)]
         return [f"{name}/{sequence}" for name, source in frames for sequence in source.sequence_names()]
 
-    def digest(self) -> str:
-        """Digest of the folders' digests and names; where they lie does not count."""
-        state = [[name, source.digest()] for name, source in self.members.items()]
+    def _digest_of(self, members: Mapping[str, str]) -> str:
+        # Of the folders' digests and names; where they lie does not count.
+        state = [list(member) for member in members.items()]
         return hashlib.sha256(json.dumps(["roots", state]).encode()).hexdigest()
 
 

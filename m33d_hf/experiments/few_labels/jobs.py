@@ -28,7 +28,7 @@ def jobs_of_study(study: Study, folder: Path, compute: Compute, origins: Origins
         for start in study.starts:
             if seed not in study.seeds_of(start):
                 continue
-            before = _pretraining(study, start, seed, folder, compute, origins.beside(None)) if start.method else None
+            before = _pretraining(study, start, seed, folder, compute, origins) if start.method else None
             jobs += [before] if before else []
             origin = str(before.parameters["output_dir"]) if before else None
             origin = start.checkpoints[place] if start.checkpoints else origin
@@ -42,9 +42,10 @@ def jobs_of_study(study: Study, folder: Path, compute: Compute, origins: Origins
     return jobs
 
 
-def _pretraining(study: Study, start: Start, seed: int, folder: Path, compute: Compute, beside: tuple[str, ...]) -> Job:
-    argv = [*study.pretraining_words, "--method", str(start.method), "--seed", str(seed), *compute.words]
-    return _job(f"pretrain-{start.name}-s{seed}", "pretraining", _warmed(argv), folder, (), beside)
+def _pretraining(study: Study, start: Start, seed: int, folder: Path, compute: Compute, origins: Origins) -> Job:
+    method = str(start.method)
+    argv = [*study.pretraining_words, "--method", method, "--seed", str(seed), *compute.words]
+    return _job(f"pretrain-{start.name}-s{seed}", "pretraining", _warmed(argv), folder, (), origins.before(method))
 
 
 def _drawn(amount: Amount, seed: int, compute: Compute) -> list[str]:

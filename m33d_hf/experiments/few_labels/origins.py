@@ -10,6 +10,7 @@ from m33d_hf.errors import M33DError
 from m33d_hf.experiments.few_labels.opening import opened
 from m33d_hf.experiments.few_labels.study import CLIPS, PHASES, Study
 from m33d_hf.experiments.plan import without
+from m33d_hf.training.tasks.pretraining import PretrainingTask
 
 _WEIGHTS = ("*.safetensors", "*.bin", "*.pth", "*.pt", "config.json")
 _CHUNK = 1 << 22
@@ -21,17 +22,26 @@ class Origins:
     """Digests; a row of another one is run again instead of taken for finished.
 
     Attributes:
-        data: of the training data, before labels are drawn; empty where it cannot be read, which the first check tells.
+        data: of what fine-tunings learn, before labels are drawn, and are judged by; empty where it cannot be read,
+            which the first check tells.
         checkpoints: of each place that is a file or folder here; a repository has none.
+        pretrainings: by method, of what a pre-training here learns from and starts from. Labels are no part of it:
+            nobody pre-trains for hours because a mask was corrected.
     """
 
     data: str = ""
     checkpoints: dict[str, str] = field(default_factory=dict)
+    pretrainings: dict[str, str] = field(default_factory=dict)
 
     def beside(self, start: str | None) -> tuple[str, ...]:
-        """What decides about a run that starts from `start`, besides its settings."""
+        """What decides about a fine-tuning that starts from `start`, besides its settings, which name the folder of a
+        pre-training here."""
         found = (self.data, self.checkpoints.get(start, "") if start else "")
         return found if any(found) else ()
+
+    def before(self, method: str) -> tuple[str, ...]:
+        """What decides about a pre-training with `method`, besides its settings."""
+        return (self.pretrainings[method],) if self.pretrainings.get(method) else ()
 
 
 def origins_of(study: Study, folder: Path) -> Origins:
@@ -42,15 +52,29 @@ def origins_of(study: Study, folder: Path) -> Origins:
         folder: outputs; nothing is written.
     """
     places = {place for start in study.starts for place in start.checkpoints}
-    return Origins(_data(study, folder), {place: digest for place in sorted(places) if (digest := _weights(place))})
+    methods = sorted({start.method for start in study.starts if start.method})
+    return Origins(
+        _data(study, folder),
+        {place: digest for place in sorted(places) if (digest := _weights(place))},
+        {method: _pretraining(study, method, folder) for method in methods},
+    )
 
 
 def _data(study: Study, folder: Path) -> str:
     name = CLIPS if study.task == PHASES else study.task
     try:
         words = [*without(study.words, _ALLOWED), _ALLOWED, "true"]
-        _, task, train_set, _ = opened(name, words, str(folder / "runs" / "data"))
-        return task.data_digest(train_set)
+        _, task, train_set, eval_set = opened(name, words, str(folder / "runs" / "data"))
+        return f"{task.data_digest(train_set)} {'' if eval_set is None else eval_set.source.digest()}"
+    except M33DError:
+        return ""
+
+
+def _pretraining(study: Study, method: str, folder: Path) -> str:
+    try:
+        words = [*study.pretraining_words, "--method", method]
+        args, task, train_set, _ = opened(PretrainingTask.name, words, str(folder / "runs" / "data"))
+        return f"{task.data_digest(train_set)} {'' if args.init_from is None else _weights(args.init_from)}"
     except M33DError:
         return ""
 

@@ -21,7 +21,7 @@ from m33d_hf.data.loader.workers import lost_worker, tells_of_a_lost_worker
 from m33d_hf.data.plural import agree, plural
 from m33d_hf.errors import CheckpointError, ConfigError, DeviceMemoryError, M33DError, WorkerLostError, first_line
 from m33d_hf.training.processes.launcher import launched
-from m33d_hf.training.recipe.arguments import RunArguments
+from m33d_hf.training.recipe.arguments import RunArguments, evaluation_batch
 
 try:
     import fcntl
@@ -197,8 +197,12 @@ def _tells_of_a_lost_rank(error: RuntimeError) -> bool:
 
 
 @contextmanager
-def memory_named(args: RunArguments) -> Iterator[None]:
+def memory_named(args: RunArguments, extracting: bool = False) -> Iterator[None]:
     """Turn what torch says of memory that a device does not have into an error that names the keys to change.
+
+    Args:
+        args: of the run.
+        extracting: the block extracts the features of clips, in batches of their own.
 
     Raises:
         DeviceMemoryError: the block needed more memory than the device has free.
@@ -208,22 +212,25 @@ def memory_named(args: RunArguments) -> Iterator[None]:
     except RuntimeError as error:
         if isinstance(error, M33DError) or not _tells_of_memory(error):
             raise
-        raise DeviceMemoryError(_advice(error, args)) from error
+        raise DeviceMemoryError(_advice(error, args, extracting)) from error
 
 
 def _tells_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in _NO_MEMORY)
 
 
-def _advice(error: RuntimeError, args: RunArguments) -> str:
+def _advice(error: RuntimeError, args: RunArguments, extracting: bool) -> str:
     # What torch says goes on for a paragraph about its allocator; the first sentences have the numbers.
     said = ". ".join(first_line(error).split(". ")[:3]).rstrip(".")
     batch, accumulation = args.train.batch_size, args.train.accumulation
-    if args.eval_only:
-        judged = args.evaluation.batch_size or batch
+    if extracting or args.eval_only:
+        what, key = "The evaluation", "evaluation.batch_size"
+        size = evaluation_batch(args.task, args.evaluation.batch_size, batch)
+        if extracting:
+            what, key, size = "The extraction of features", "features.batch_size", args.features.batch_size
         return (
-            f"The evaluation needs more memory than the device has free ({said}). Pass a smaller "
-            f"--evaluation.batch_size (it was {judged}), or --cpu true; end other programs that use the device."
+            f"{what} needs more memory than the device has free ({said}). Pass a smaller --{key} (it was {size}), or "
+            "--cpu true; end other programs that use the device."
         )
     keys = "a smaller --train.batch_size with a larger --train.accumulation"
     if batch % 2 == 0:

@@ -58,7 +58,8 @@ def program(main: Callable[[], int]) -> int:
 
 
 def continuable(work: Callable[[], int]) -> int:
-    """Work that the same command goes on with: its exit code, 2 after an error of ours, 130 when it was interrupted.
+    """Work that the same command goes on with: its exit code, 2 after an error of ours or of the system (a full disk),
+    130 when it was interrupted.
 
     The shell's `kill` ends it like Ctrl-C: workers are told, save, and the next call continues.
     """
@@ -67,7 +68,7 @@ def continuable(work: Callable[[], int]) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return work()
-    except M33DError as error:
+    except (M33DError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -171,6 +171,17 @@ class TrainArguments:
 COMPARED = 32  # samples that an evaluation of pre-training compares with each other, unless it is told
 
 
+def evaluation_batch(task: str, stated: int | None, training: int) -> int:
+    """Samples per process and forward pass of an evaluation; for a `Task`, ask its `evaluation_batch`.
+
+    Args:
+        task: its name.
+        stated: `evaluation.batch_size`.
+        training: `train.batch_size`.
+    """
+    return stated or (COMPARED if task == PRETRAINING else training)
+
+
 @dataclass
 class EvaluationArguments:
     """When and how to evaluate during training."""

@@ -7,8 +7,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from m33d_hf.modeling.configuration_m33d import ModalitySpec
-from m33d_hf.training.recipe.arguments import RunArguments
+from m33d_hf.modeling.configuration_m33d import M33DConfig, ModalitySpec
+from m33d_hf.training.recipe.arguments import RunArguments, evaluation_batch
 from m33d_hf.training.recipe.recipes import merge
 from m33d_hf.training.recipe.task_names import PRETRAINING
 
@@ -48,6 +48,7 @@ FREE = (
 )
 # A resumed run may be evaluated on other data or by another protocol; its figures are then not those of before.
 _JUDGING = ("data.eval_", "data.max_eval_samples", "evaluation.")
+_DEPTH = "depth_estimation"
 # Of these, what decides when and what is evaluated besides, not what an evaluation finds.
 _CADENCE = (
     "evaluation.every_",
@@ -60,30 +61,28 @@ _CADENCE = (
 )
 
 
-def free_between_evaluations(task: str | None) -> list[str]:
-    """Arguments, or beginnings of their names, that may differ between runs whose evaluations are compared."""
+def free_between_evaluations(args: Mapping[str, Any]) -> list[str]:
+    """Arguments, or beginnings of their names, that may differ between runs whose evaluations are compared; `args` are
+    those of one of them, as nested dicts."""
     free = [*(key for key in FREE if key not in _JUDGING), *_CADENCE]
-    if task != PRETRAINING:  # whose retrieval compares the samples of a batch
-        free.append("evaluation.batch_size")
-    return free
+    return free if _batches_decide(args) else [*free, "evaluation.batch_size"]
 
 
-def judged_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Lines "key: before -> now" for what a run may be continued with but not compared by its evaluations; arguments as
-    nested dicts."""
-    refused = recipe_differences(before, now)
-    return [
-        line
-        for line in recipe_differences(before, now, free_between_evaluations(now.get("task")))
-        if line not in refused
-    ]
+def _batches_decide(args: Mapping[str, Any]) -> bool:
+    """Whether the metric that judges a run depends on which samples an evaluation puts into one batch."""
+    if args.get("task") != _DEPTH:
+        return args.get("task") == PRETRAINING  # whose negatives and mismatched pairs are samples of the batch
+    evaluation, model = args.get("evaluation") or {}, args.get("model") or {}
+    if evaluation.get("metric") in ("loss", "eval/loss"):
+        return bool(model.get("depth_loss", M33DConfig.depth_loss) == "berhu")  # its threshold is that of the batch
+    return bool(evaluation.get("depth_protocol") == "exact_multimae")  # a mean over batches
 
 
 def recipe_differences(before: Mapping[str, Any], now: Mapping[str, Any], free: Sequence[str] = FREE) -> list[str]:
     """Lines "key: before -> now" for every argument outside `free` that differs; arguments as nested dicts.
 
     Fields that the arguments, or an entry of `model.modalities`, leave out have their defaults, so that checkpoints
-    older than a field can be resumed.
+    older than a field can be resumed; `evaluation.batch_size` is what null stands for.
     """
     old, new = flatten(_spelt_out(before)), flatten(_spelt_out(now))
     absent = "(absent)"
@@ -96,7 +95,10 @@ def recipe_differences(before: Mapping[str, Any], now: Mapping[str, Any], free: 
 
 def _spelt_out(given: Mapping[str, Any]) -> Mapping[str, Any]:
     args = merge(RunArguments().to_dict(), dict(given))
-    model = args["model"]
+    model, evaluation, train = args["model"], args["evaluation"], args["train"]
+    if isinstance(evaluation, Mapping) and isinstance(train, Mapping):  # else no run has written them
+        batch = evaluation_batch(args["task"], evaluation["batch_size"], train["batch_size"])
+        args = {**args, "evaluation": {**evaluation, "batch_size": batch}}
     if not isinstance(model, Mapping) or not isinstance(model.get("modalities"), list):
         return args
     fields = dataclasses.fields(ModalitySpec)

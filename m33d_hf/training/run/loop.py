@@ -221,7 +221,9 @@ def _save(run: Run) -> None:
     state = checkpoint_state(run.facts, run.step, run.engine)
     state |= {ENTRIES: len(optimizer["optimizer"]["state"]), METRICS_RECORD: run.report.record()}
     with patience(SAVING), run.whole() as model:
-        run.ranks.on_main(lambda: run.store.save(model, optimizer, state, average, beside=_beside(run, model)))
+        run.ranks.on_main(
+            lambda: run.store.save(model, optimizer, state | run.judged_facts, average, beside=_beside(run, model))
+        )
 
 
 def _evaluate(run: Run) -> None:
@@ -310,7 +312,7 @@ def _show(run: Run, state: str, commands: Sequence[NextCommand] = (), more: Sequ
 def _conclude(run: Run, finished: bool, command: Command) -> None:
     """The last page, what all pictures took, and what to type next."""
     clips = getattr(config_of(run.model), "num_frames", 1) > 1 if hasattr(run.model, "config") else False
-    commands = after_run(run.args, command, run.train_set.source, clips) if finished else to_continue(command)
+    commands = after_run(run.args, command, run.train_set.source, clips) if finished else to_continue(run.args, command)
     compared = _closing_lines(run) if finished else []
     _show(run, "finished" if finished else f"stopped by signal {run.stop.received}", commands, compared)
     pictures = [run.showing.cost()] if run.showing.active else []

@@ -37,7 +37,6 @@ from m33d_hf.training.processes.optimization import build_optimizer
 from m33d_hf.training.processes.saved_state import METRICS_RECORD
 from m33d_hf.training.processes.updating import Updater
 from m33d_hf.training.recipe.arguments import RunArguments
-from m33d_hf.training.recipe.differences import judged_differences
 from m33d_hf.training.run.feeding import BatchFeed, EvaluationFeed
 from m33d_hf.training.run.loaders import (
     build_eval_feed,
@@ -141,7 +140,7 @@ class Run:
 
     @cached_property
     def judged_facts(self) -> dict[str, Any]:
-        """What is stored beside the best weights; for the main process, as it may read a list of all files."""
+        """What is stored in checkpoints; for the main process, as it may read a list of all files."""
         return self.facts | ({} if self._eval_set is None else {EVAL_DIGEST: self._eval_set.source.digest()})
 
     def close(self) -> None:
@@ -266,7 +265,8 @@ class Run:
         self.step = int(found.state["step"])
         if same_folder(found.folder.parent, self.store.folder):  # those of another run lie elsewhere
             self._metrics_record = found.state.get(METRICS_RECORD)
-            self._other_evaluation = judged_differences(found.state["args"], self.facts["args"])
+            other = evaluation_differences(found.state, self.judged_facts) if self.ranks.main else []
+            self._other_evaluation = self.ranks.gather_objects(other)[0]
         self.store.damaged |= found.passed_over.keys()
         self.ranks.on_main(lambda: self.store.retain(self.step))  # drops what a kill kept from being dropped
         return found.folder

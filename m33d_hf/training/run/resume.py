@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 # Best weights are compared by what evaluations find: a resumed run may be evaluated on other data or by another
 # protocol, and a run that was killed before its first checkpoint leaves them to whatever starts in its folder next.
-EVAL_DIGEST = "eval_digest"  # of the evaluation data, in the state of `best`
+EVAL_DIGEST = "eval_digest"  # of the evaluation data, in the state of every checkpoint
 _LISTED = 8  # differences in one message
 
 
@@ -68,12 +68,12 @@ def evaluation_differences(former: Mapping[str, Any], now: Mapping[str, Any]) ->
     """Lines "key: before -> now" for what makes the metrics of two evaluations incomparable; empty where nothing does.
 
     Args:
-        former: state of the best weights.
+        former: state of a checkpoint or of the best weights.
         now: facts of the run, as in `run_facts`, with `EVAL_DIGEST`; without it folders are compared by name.
     """
     if not isinstance(former.get("args"), Mapping) or not args_are_plain(former["args"]):
         return ["its state.json does not say how it was trained"]
-    free = free_between_evaluations(now["args"].get("task"))
+    free = free_between_evaluations(now["args"])
     digests = [facts.get(EVAL_DIGEST) for facts in (former, now)]
     if None in digests:  # of an earlier version
         return fact_differences(former, now, free)

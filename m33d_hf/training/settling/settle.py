@@ -25,7 +25,7 @@ from m33d_hf.training.settling.architecture import DENSE, DETECTION, TAKEN, Orig
 from m33d_hf.training.settling.data_facts import DataFacts, look_at, look_at_depth
 from m33d_hf.training.settling.layers import explicit
 from m33d_hf.training.settling.machine import Machine, find_machine
-from m33d_hf.training.settling.sizes import Work, encoder_sizes, schedule, temporal_sizes
+from m33d_hf.training.settling.sizes import Work, by_machine, encoder_sizes, schedule, temporal_sizes
 
 _SIZED = "the data and the machine"
 # What only a trial run can tell (`m33d_hf.training.prior`): it stays open, and is as by default where none is made.
@@ -186,12 +186,14 @@ class _Work:
         """Look at the data and the machine, and decide the rest."""
         args, machine = self.args, find_machine(self.args)
         clip = self._clips()
+        if args.task == DETECTION:  # before an evaluation, too: features are those of the training by their precision
+            no_frame_twice = {"data.keep_decoded_gb": 0.0}
+            self._decide({**by_machine(machine), **no_frame_twice, "logging.every_steps": args.logging.every_steps})
         if args.eval_only:  # nothing is trained, and the model is what it is
-            size = {"evaluation.batch_size": 32, "data.num_workers": machine.workers}
-            for key in self.open & size.keys():
-                self.put(key, size[key], _SIZED)
+            self._decide({"evaluation.batch_size": 32, "data.num_workers": machine.workers})
             return
         if args.task == DETECTION:
+            self._decide({"evaluation.batch_size": 4 * args.train.batch_size})
             width = int((origin.fields if origin else {}).get("hidden_size", M33DConfig.hidden_size))
             heads = int(args.model.get("temporal_num_attention_heads", M33DConfig.temporal_num_attention_heads))
             attends = args.model.get("temporal_model") == "transformer"
@@ -208,9 +210,7 @@ class _Work:
         stated = {f"train.{name}": getattr(args.train, name) for name in ("batch_size", "accumulation", "max_steps")}
         stated = {key: value for key, value in stated.items() if key not in self.open}
         stated["train.epochs"] = args.train.epochs
-        for key, value in schedule(args.task, machine, data, config, stated).items():
-            if key in self.open:
-                self.put(key, value, _SIZED)
+        self._decide(schedule(args.task, machine, data, config, stated))
         self.lines += self._said(machine, data, config)
 
     def refuse_open(self) -> None:
@@ -251,9 +251,13 @@ class _Work:
             return None
 
     def _fill(self, section: str, values: Mapping[str, Any]) -> None:
-        for name, value in values.items():
-            if f"{section}.{name}" in self.open:
-                self.put(f"{section}.{name}", value, _SIZED)
+        self._decide({f"{section}.{name}": value for name, value in values.items()})
+
+    def _decide(self, values: Mapping[str, Any]) -> None:
+        """By dotted keys, those that are open."""
+        for key, value in values.items():
+            if key in self.open:
+                self.put(key, value, _SIZED)
 
     def _said(self, machine: Machine, data: DataFacts, config: M33DConfig) -> list[str]:
         args = self.args

@@ -120,6 +120,11 @@ def _between(value: int, low: int, high: int) -> int:
     return min(max(value, low), high)
 
 
+def by_machine(machine: Machine) -> dict[str, Any]:
+    """What no data decide, by dotted key."""
+    return {"train.precision": "bf16" if machine.kind == "gpu" else "no", "data.num_workers": machine.workers}
+
+
 def schedule(
     task: str, machine: Machine, data: DataFacts, config: M33DConfig, stated: Mapping[str, Any]
 ) -> dict[str, Any]:
@@ -136,14 +141,13 @@ def schedule(
     return {
         "train.batch_size": batch,
         "train.max_steps": steps,
-        "train.precision": "bf16" if machine.kind == "gpu" else "no",
         "optim.warmup_steps": max(1, steps // 10),
         "evaluation.every_steps": max(1, -(-steps // chosen.evaluations)),
         "evaluation.batch_size": 4 * batch if task != PRETRAINING else 32,
         "checkpoint.every_steps": max(1, -(-steps // _CHECKPOINTS)),
         "logging.every_steps": max(1, steps // _LINES),
-        "data.num_workers": machine.workers,
         "data.keep_decoded_gb": _gigabytes(data, machine, config),
+        **by_machine(machine),
     }
 
 

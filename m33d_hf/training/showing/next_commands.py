@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from inspect import Parameter
 from pathlib import Path
 
+from m33d_hf.data.files.markers import is_complete
 from m33d_hf.data.source import Source
 from m33d_hf.data.sources import source_options
 from m33d_hf.data.sources.frames.colour_paths import colour_path
@@ -83,8 +84,11 @@ def told(commands: Sequence[NextCommand], title: str = "next:") -> list[str]:
     )
 
 
-def to_continue(command: Command) -> list[NextCommand]:
-    """After a stop: the same command, which resumes; from its own folder, wherever the run came from."""
+def to_continue(args: RunArguments, command: Command) -> list[NextCommand]:
+    """After a stop: the same command, which resumes; from its own folder, wherever the run came from, once that has
+    checkpoints."""
+    if not _has_checkpoints(args):
+        return [NextCommand("start it again: it had no checkpoint of its own yet", command.line())]
     again = command.changed(["resume"]) if only_keys(command.words, ["resume"]) else command
     return [NextCommand("continue where it stopped", again.line())]
 
@@ -264,12 +268,13 @@ def after_error(error: Exception, args: RunArguments | None, command: Command) -
         fresh = command.changed(["output_dir"], output_dir=unused(args.output_dir))
         return [
             NextCommand("start a new run with these settings", fresh.line()),
-            *(to_continue(command) if refused else []),
+            *(to_continue(args, command) if refused else []),
         ]
     if isinstance(error, (WorkerLostError, WorkerStartError)):
-        return to_continue(command)
-    if isinstance(error, CheckpointError) and not isinstance(error, ConversionError) and _has_checkpoints(args):
-        return to_continue(command)
+        return to_continue(args, command)
+    saved = _has_checkpoints(args) or _latest(args) is not None
+    if isinstance(error, CheckpointError) and not isinstance(error, ConversionError) and saved:
+        return to_continue(args, command)
     return [NextCommand(*answer) for answer in about_data(error, args, command)]
 
 
@@ -277,7 +282,7 @@ def _gentler(args: RunArguments, command: Command) -> NextCommand:
     """After NaN: what decides the result may not change in a resumed run, which would repeat it bit for bit."""
     rate = args.optim.learning_rate / 2
     settings: dict[str, object] = {"output_dir": unused(args.output_dir), "optim.learning_rate": rate}
-    latest = CheckpointStore(args.output_dir).latest()
+    latest = _latest(args)
     start = [] if latest is None else ["init_from", "init."]
     if latest is not None:
         settings["init_from"] = str(latest)
@@ -288,6 +293,14 @@ def _gentler(args: RunArguments, command: Command) -> NextCommand:
 
 def _has_checkpoints(args: RunArguments) -> bool:
     return any(Path(args.output_dir).glob("checkpoints/step_*"))
+
+
+def _latest(args: RunArguments) -> Path | None:
+    """The newest complete checkpoint of the run; while it has none, that of the run that it resumed."""
+    own = CheckpointStore(args.output_dir).latest()
+    if own is not None or args.resume in (None, "none", "auto"):
+        return own
+    return Path(args.resume) if is_complete(Path(args.resume)) else CheckpointStore(args.resume).latest()
 
 
 def unused(folder: str) -> str:

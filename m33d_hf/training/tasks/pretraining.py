@@ -38,6 +38,7 @@ class PretrainingTask(SourceTask):
     def __init__(self) -> None:
         self.teacher: Teacher | None = None
         self._diagnoses = True
+        self._drawn_by_labels = False
 
     def build_model(self, args: RunArguments) -> nn.Module:
         """The model with the weights of `init_from`.
@@ -58,6 +59,7 @@ class PretrainingTask(SourceTask):
             ConfigError: maps that the data provides and the model does not know, or the other way round.
         """
         check_further_modalities(args, config_of(model), train=True)
+        self._drawn_by_labels = args.data.label_fraction is not None
         return super().build_datasets(args, model)
 
     def build_eval_dataset(self, args: RunArguments, model: nn.Module) -> SampleDataset | None:
@@ -137,8 +139,9 @@ class PretrainingTask(SourceTask):
 
     def data_digest(self, dataset: SampleDataset) -> str:
         """Digest of the training data, and of the teacher if there is one: both must be unchanged when a run
-        resumes."""
-        digest = super().data_digest(dataset)
+        resumes. Labels, which are not read, are no part of it unless they decide which samples are drawn."""
+        source = dataset.source
+        digest = source.digest() if self._drawn_by_labels else source.unlabelled_digest()
         return digest if self.teacher is None else f"{digest}, teacher {self.teacher.digest()}"
 
     def evaluate(self, model: nn.Module, loader: Iterable[Batch], accelerator: Accelerator) -> dict[str, float]:

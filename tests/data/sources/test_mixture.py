@@ -19,6 +19,7 @@ from m33d_hf.data.randomness import Draw
 from m33d_hf.data.sources import build_source
 from m33d_hf.data.sources.frames.folder import FolderSource
 from m33d_hf.data.sources.mixture import MixtureSource, counts_of, read_members
+from m33d_hf.data.sources.roots import RootsSource
 from m33d_hf.errors import ConfigError, DataError, MissingSplitError
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.training.recipe.parsing import parse_arguments
@@ -115,6 +116,13 @@ def test_digests(roots: dict[str, Path]) -> None:
     assert digest != mixed(dict(reversed(roots.items())), 2, 1).digest()
     other = {"a": folder(roots["a"]), "b": folder(roots["b"], min_depth=0.5)}
     assert digest != MixtureSource(other, [1, 2]).digest()
+
+
+@pytest.mark.parametrize("joined", [lambda members: MixtureSource(members, [1, 2]), RootsSource])
+def test_the_unlabelled_digest_is_of_the_members_without_labels(joined: Any, roots: dict[str, Path]) -> None:
+    members = ({k: folder(v, num_classes=count) for k, v in roots.items()} for count in (None, 4))
+    bare, labelled = map(joined, members)
+    assert labelled.unlabelled_digest() == bare.unlabelled_digest() == bare.digest() != labelled.digest()
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from helpers.phases_in_memory import arguments as phase_arguments
+from helpers.phases_in_memory import first_stage, register
 from helpers.rooms_runs import words
 from helpers.tiny_task import TinyTask, tiny_arguments
 from m33d_hf.errors import ConfigError, DeviceMemoryError
@@ -14,6 +16,9 @@ from m33d_hf.scripts._main import main
 from m33d_hf.training.processes.guards import memory_named
 from m33d_hf.training.run import trial
 from m33d_hf.training.run.loop import train
+from m33d_hf.training.run.preparation import build_model
+from m33d_hf.training.tasks.detection.feature_extraction import FeatureExtractor
+from m33d_hf.training.tasks.detection.task import ActionDetectionTask
 
 CUDA = (
     "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 7.66 GiB of which 1.20 GiB is free. "
@@ -46,6 +51,31 @@ def test_a_batch_that_cannot_be_halved_and_an_evaluation_get_advice_that_they_ca
     args = tiny_arguments(tmp_path, eval_only=True, evaluation__batch_size=16)
     with pytest.raises(DeviceMemoryError, match=r"--evaluation.batch_size \(it was 16\)"), memory_named(args):
         raise torch.OutOfMemoryError(CUDA)
+
+
+@pytest.mark.parametrize(("task", "batch"), [("pretraining", 32), ("semantic_segmentation", 64)])
+def test_an_evaluation_names_the_batch_that_it_took(task: str, batch: int, tmp_path: Path) -> None:
+    args = tiny_arguments(tmp_path, task=task, eval_only=True, train__batch_size=64)
+    with pytest.raises(DeviceMemoryError, match=rf"--evaluation.batch_size \(it was {batch}\)"), memory_named(args):
+        raise torch.OutOfMemoryError(CUDA)
+
+
+def test_the_extraction_of_features_names_its_own_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a training, by an evaluation and by extract_features.py, whose other batches are of a small net."""
+
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError(CUDA)
+
+    register()
+    args = phase_arguments(tmp_path / "out", first_stage(tmp_path / "one"))
+    monkeypatch.setattr(FeatureExtractor, "run", full)
+    for args.eval_only in (False, True):
+        task = ActionDetectionTask()
+        model = build_model(args, task)
+        for work in (task.extract, task.build_eval_dataset):
+            with pytest.raises(DeviceMemoryError, match=r"smaller --features\.batch_size \(it was 3\)") as caught:
+                work(args, model)
+            assert "evaluation.batch_size" not in str(caught.value) and "train.batch" not in str(caught.value)
 
 
 @pytest.mark.parametrize("error", [RuntimeError("shapes differ"), ConfigError("no"), ValueError("no")])

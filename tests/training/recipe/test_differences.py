@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from helpers.tiny_task import tiny_arguments
@@ -9,9 +11,14 @@ from m33d_hf.training.recipe.differences import (
     FREE,
     flatten,
     free_between_evaluations,
-    judged_differences,
     recipe_differences,
 )
+from m33d_hf.training.recipe.recipes import merge
+from m33d_hf.training.tasks.depth_protocols import PROTOCOLS
+
+
+def judged_differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    return recipe_differences(before, now, free_between_evaluations(now))
 
 
 def test_free_and_deciding_arguments() -> None:
@@ -42,33 +49,48 @@ def test_what_evaluations_find_is_told_of(section: str, key: str, value: object)
     now[section][key] = value
     now["evaluation"].update(every_steps=3, at_end=False, floor=True, metric="loss", greater_is_better=False)
     now["evaluation"]["batch_size"], now["data"]["num_workers"] = 9, 7
-    assert (
-        judged_differences(before, now) == [f"{section}.{key}: null -> {value}"]
-        if before[section][key] is None
-        else [f"{section}.{key}: {before[section][key]} -> {value}"]
-    )
+    (line,) = judged_differences(before, now)
+    assert line.startswith(f"{section}.{key}: ")
+    assert line.endswith(f" -> {value}")
 
 
-def test_what_a_run_may_not_be_continued_with_is_left_to_resuming() -> None:
-    before, now = tiny_arguments("a").to_dict(), tiny_arguments("b").to_dict()
-    now["train"]["max_steps"] = 24
-    assert recipe_differences(before, now) and judged_differences(before, now) == []
+@pytest.mark.parametrize(
+    ("given", "default"),
+    [
+        ({"task": "pretraining"}, 32),
+        ({"task": "depth_estimation", "evaluation": {"depth_protocol": "exact_multimae"}}, 4),
+        ({"task": "depth_estimation", "evaluation": {"metric": "loss"}}, 4),
+        ({"task": "depth_estimation", "evaluation": {"metric": "eval/loss", "depth_protocol": "eigen"}}, 4),
+        ({"task": "depth_estimation", "evaluation": {"metric": "loss"}, "model": {"depth_loss": "l1"}}, None),
+        ({"task": "depth_estimation", "evaluation": {"depth_protocol": "eigen"}}, None),
+        ({"task": "depth_estimation"}, None),
+        ({"task": "semantic_segmentation"}, None),
+    ],
+)
+def test_batches_are_compared_where_they_decide_the_metric_that_judges(given: dict[str, Any], default: int) -> None:
+    """As many samples as an evaluation takes, whichever key says so."""
+    before, stated, by_training, same = (merge(tiny_arguments("a").to_dict(), given) for _ in range(4))
+    stated["evaluation"]["batch_size"], same["evaluation"]["batch_size"] = 9, default
+    by_training["train"]["batch_size"] = 6
+    told = [] if default is None else [f"evaluation.batch_size: {default} -> 9"]
+    assert judged_differences(before, stated) == told
+    assert judged_differences(before, same) == []
+    told = ["evaluation.batch_size: 4 -> 6"] if default == 4 else []
+    assert judged_differences(before, by_training) == told
 
 
-def test_batches_decide_only_the_retrieval_of_pretraining() -> None:
-    before, now = tiny_arguments("a").to_dict(), tiny_arguments("b").to_dict()
-    now["evaluation"]["batch_size"] = 9
-    assert judged_differences(before, now) == []
-    assert judged_differences({**before, "task": "pretraining"}, {**now, "task": "pretraining"}) == [
-        "evaluation.batch_size: null -> 9"
-    ]
+def test_the_protocols_that_average_over_batches_are_known() -> None:
+    args = {**tiny_arguments("a").to_dict(), "task": "depth_estimation"}
+    for name, protocol in PROTOCOLS.items():
+        free = free_between_evaluations({**args, "evaluation": {"depth_protocol": name}})
+        assert ("evaluation.batch_size" in free) is (protocol.average != "batches")
 
 
 def test_every_argument_that_says_how_to_evaluate_is_free_to_change_or_told_of() -> None:
     """A new key of `evaluation` is compared unless someone says that it does not decide the figures."""
     keys = [key for key in flatten(tiny_arguments("a").to_dict()) if key.startswith("evaluation.")]
     assert len(keys) > 8 and all("evaluation.".startswith(name) for name in FREE if name.startswith("evaluation"))
-    free = free_between_evaluations(None)
+    free = free_between_evaluations({})
     told = {key for key in keys if not any(key == name or (key.startswith(name) and name[-1] in "._") for name in free)}
     assert told == {"evaluation.num_segments", "evaluation.num_crops", "evaluation.depth_protocol"}
 

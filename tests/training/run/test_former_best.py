@@ -96,7 +96,7 @@ def test_batches_count_where_an_evaluation_compares_their_samples() -> None:
     assert evaluation_differences(facts, now) == []
     for each in (facts, now):
         each["args"]["task"] = "pretraining"
-    assert evaluation_differences(facts, now) == ["evaluation.batch_size: null -> 9"]
+    assert evaluation_differences(facts, now) == ["evaluation.batch_size: 32 -> 9"]
     assert evaluation_differences(facts, {**facts, EVAL_DIGEST: "c"}) == [f"{EVAL_DIGEST}: b -> c"]
     assert evaluation_differences({"metrics": {}}, now)
 

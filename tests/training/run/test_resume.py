@@ -8,6 +8,7 @@ import pytest
 
 from helpers.launching import ALONE, assert_same_weights, finish, start, without_timing
 from helpers.tiny_task import StoppingTask, TinyTask, tiny_arguments
+from m33d_hf.data.files.markers import mark_complete
 from m33d_hf.errors import CheckpointError, ConfigError, ResumeError
 from m33d_hf.training.processes.checkpoints import CheckpointStore
 from m33d_hf.training.run.loop import train
@@ -121,6 +122,36 @@ def test_a_finished_run_with_other_evaluation_data_says_that_it_evaluates_nothin
     run(tmp_path, evaluation__batch_size=2)  # other settings free to change are recorded
     assert json.loads((tmp_path / "train_config.json").read_text())["args"]["evaluation"]["batch_size"] == 2
     assert "--eval_only" not in capfd.readouterr().err
+
+
+class OtherImages(TinyTask):
+    """Judged by images of another content."""
+
+    def build_datasets(self, args, model):
+        train_set, held_out = super().build_datasets(args, model)
+        held_out.source.digest = lambda: "other"
+        return train_set, held_out
+
+
+def test_a_finished_run_knows_its_evaluation_data_wherever_they_lie(tmp_path, capfd):
+    run(tmp_path)
+    run(tmp_path, data__eval_root="moved")  # the same content, which tiny images have anywhere
+    assert "nothing is trained or evaluated" not in capfd.readouterr().err
+    run(tmp_path, OtherImages(), data__eval_root="moved")
+    said = capfd.readouterr().err
+    assert "eval_digest: tiny-7 -> other\n" in said and "data.eval_root" not in said
+
+
+def test_a_finished_run_of_an_earlier_version_is_compared_by_path(tmp_path, capfd):
+    run(tmp_path)
+    folder = CheckpointStore(tmp_path).latest()
+    state = json.loads((folder / "state.json").read_text())
+    del state["eval_digest"]
+    (folder / "state.json").write_text(json.dumps(state))
+    (folder / "COMPLETE").unlink()
+    mark_complete(folder)
+    run(tmp_path, data__eval_root="moved")
+    assert re.search(r"data\.eval_root: \S+ -> moved\n", capfd.readouterr().err)
 
 
 def test_a_finished_run_that_was_never_evaluated_is(tmp_path):

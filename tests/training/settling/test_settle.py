@@ -21,6 +21,7 @@ from m33d_hf.training.recipe.parsing import parse_arguments, resolve
 from m33d_hf.training.run.evaluation_run import as_trained
 from m33d_hf.training.run.loop import train
 from m33d_hf.training.run.plan import plan_run
+from m33d_hf.training.settling.machine import Machine
 from m33d_hf.training.settling.settle import Settled, settle
 from m33d_hf.training.tasks.base import build_task
 
@@ -203,6 +204,26 @@ def test_what_nothing_decides_is_refused(clips: Path, frames: Path) -> None:
     assert settled("action_detection", *words, *both, "--eval_only").args.eval_only, "nothing is trained"
     unused = ["--recipe", "own/depth", "--data.root", str(frames), *OWN, "--model.temporal_hidden_size", "auto"]
     assert "temporal_hidden_size" not in settled("depth_estimation", *unused).args.model
+
+
+@pytest.mark.parametrize("more", [(), ("--eval_only",)])
+def test_what_the_machine_alone_decides_may_be_open_for_detection(
+    more: tuple[str, ...], clips: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The precision of an evaluation, too, which is that of the features that the training extracted."""
+    monkeypatch.setattr("m33d_hf.training.settling.settle.find_machine", lambda _: Machine("gpu", cores=4))
+    keys = ("data.num_workers", "data.keep_decoded_gb", "train.precision", "logging.every_steps")
+    keys = (*keys, "evaluation.batch_size")
+    words = ["--recipe", "own/phases", "--data.root", "videos", "--init_from", str(clips), *more]
+    found = settled("action_detection", *words, *(word for key in keys for word in (f"--{key}", "auto")))
+    args = found.args
+    assert (args.data.num_workers, args.data.keep_decoded_gb, args.train.precision) == (3, 0.0, "bf16")
+    assert (args.logging.every_steps, args.evaluation.batch_size) == (10, 32 if more else 4)
+    assert {found.origins[key] for key in keys} == {"the data and the machine"}
+    for key in ("optim.warmup_steps", "evaluation.every_steps", "checkpoint.every_steps"):
+        if not more:
+            with pytest.raises(ConfigError, match=rf"{key} auto .* nothing decides it for action_detection"):
+                settled("action_detection", *words, f"--{key}", "auto")
 
 
 def test_epochs_are_planned_with_the_batch_that_is_decided(frames: Path) -> None:

@@ -15,7 +15,16 @@ from PIL import Image
 from helpers.rooms_runs import words
 from m33d_hf.data.depth.unit_guess import DepthOptions, detect_depth_spec
 from m33d_hf.data.files.markers import mark_complete
-from m33d_hf.errors import CheckpointError, ConfigError, DataError, DepthUnitError, NonFiniteLossError, ResumeError
+from m33d_hf.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    DepthUnitError,
+    NonFiniteLossError,
+    ResumeError,
+    WorkerLostError,
+    WorkerStartError,
+)
 from m33d_hf.inspection.request import read_request
 from m33d_hf.modeling.depth_m33d import DepthSpec
 from m33d_hf.scripts import visualize
@@ -164,9 +173,6 @@ def test_after_a_stop_a_dry_run_and_an_evaluation() -> None:
     given = ["--recipe", "rooms/depth", "--output_dir", "out", "--dry_run"]
     command = Command(("python", "scripts/run_depth_estimation.py"), tuple(given))
     assert check(after_dry_run(command)) == {"run_depth_estimation.py": given[:-1]}
-    for start in ("none", "outputs/other"):  # the one would be refused, the other would begin there again
-        again = Command(command.start, ("--recipe", "rooms/depth", "--resume", start))
-        assert check(to_continue(again)) == {"run_depth_estimation.py": ["--recipe", "rooms/depth"]}
     args = parse_arguments([*given[:4], "--init_from", "m", "--eval_only", "--data.source", "folder",
                             "--data.root", "photos"], "depth_estimation")  # fmt: skip
     assert value(check(after_evaluation(args, command))["predict.py"], "input") == "photos"
@@ -174,6 +180,37 @@ def test_after_a_stop_a_dry_run_and_an_evaluation() -> None:
     clips.model.pop("num_frames")  # as the checkpoint has it
     assert value(check(after_evaluation(clips, command))["predict.py"], "input") == "VIDEOS"
     assert told([]) == []
+
+
+@pytest.mark.parametrize("start", ["none", "outputs/other"])
+def test_a_stopped_run_goes_on_from_its_own_checkpoints_once_it_has_some(tmp_path: Path, start: str) -> None:
+    """Before, it would begin at step 0 without the checkpoint that it came from; after, --resume would bring it back
+    there or be refused."""
+    given = ["--recipe", "rooms/depth", "--output_dir", str(tmp_path)]
+    args = parse_arguments([*given, "--resume", start], "depth_estimation")
+    command = Command(("python", "scripts/run_depth_estimation.py"), (*given, "--resume", start))
+    lost = [WorkerLostError("gone"), WorkerStartError("no")]
+    for found in (to_continue(args, command), *(after_error(error, args, command) for error in lost)):
+        assert check(found) == {"run_depth_estimation.py": [*given, "--resume", start]}
+        assert "no checkpoint of its own" in found[0].purpose
+    (tmp_path / "checkpoints" / "step_00000004").mkdir(parents=True)
+    for found in (to_continue(args, command), *(after_error(error, args, command) for error in lost)):
+        assert check(found) == {"run_depth_estimation.py": given}
+        assert found[0].purpose == "continue where it stopped"
+
+
+def test_a_run_that_saved_nothing_yet_has_the_checkpoint_that_it_came_from(tmp_path: Path) -> None:
+    before = tmp_path / "before" / "checkpoints" / "step_00000004"
+    before.mkdir(parents=True)
+    (before / "state.json").write_text("{}")
+    mark_complete(before)
+    for start in (before, tmp_path / "before"):
+        given = ["--recipe", "rooms/depth", "--output_dir", str(tmp_path / "out"), "--resume", str(start)]
+        args = parse_arguments(given, "depth_estimation")
+        command = Command(("python", "scripts/run_depth_estimation.py"), tuple(given))
+        assert check(after_error(CheckpointError("full"), args, command)) == {"run_depth_estimation.py": given}
+        gentler = check(after_error(NonFiniteLossError("nan"), args, command))["run_depth_estimation.py"]
+        assert value(gentler, "init_from") == str(before) and "--resume" not in gentler
 
 
 def test_after_errors(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import torch
 from accelerate import Accelerator
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from helpers.frames_on_disk import label_array, save, write_frames
 from helpers.rooms_runs import words
 from m33d_hf.data.files.sealed_json import read_sealed_json
 from m33d_hf.data.loader.loading import build_loader
@@ -26,6 +27,7 @@ from m33d_hf.training.run.dry_run import dry_run
 from m33d_hf.training.run.evaluation_run import evaluate_run
 from m33d_hf.training.run.loop import train
 from m33d_hf.training.run.preparation import build_model
+from m33d_hf.training.settling.settle import run_arguments
 from m33d_hf.training.tasks import pretraining
 from m33d_hf.training.tasks.pretraining import PretrainingTask
 
@@ -256,3 +258,21 @@ def test_a_root_without_pairs(tmp_path: Path) -> None:
     )
     with pytest.raises(DataError, match="empty"):
         build_run_datasets(args, PretrainingTask().build_model(args).config)
+
+
+def test_labels_are_no_part_of_the_data_unless_they_draw_them(tmp_path: Path) -> None:
+    """A corrected mask does not keep a pre-training from being resumed."""
+    root = write_frames(tmp_path / "data", 4, labels="label/{i}.png", size=(32, 32))
+    given = {"recipe": "own/pretrain", "data.source": "folder", "data.root": str(root), "data.options.num_classes": "4"}
+    fraction = {"data.label_fraction": "0.5"}
+    digests = {}
+    for when in ("before", "after"):
+        for name, more in (("all", {}), ("drawn", fraction)):
+            found = {**given, "train.max_steps": "1", "data.eval_split": "null", **more}
+            args = run_arguments([word for key, value in found.items() for word in (f"--{key}", value)], "pretraining")
+            task = PretrainingTask()
+            train_set, _ = task.build_datasets(args, build_model(args, task))
+            digests[when, name] = task.data_digest(train_set)
+        save(root / "label/1.png", label_array(9, (32, 32)) % 2)
+    assert digests["before", "all"] == digests["after", "all"]
+    assert digests["before", "drawn"] != digests["after", "drawn"]

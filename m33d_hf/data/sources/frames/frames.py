@@ -344,12 +344,19 @@ class FrameSource(Source):
     def digest(self) -> str:
         """Digest of names, sizes in bytes and reading rules; modification times and the location of the root do not
         count."""
+        return self._digest(labels=True)
+
+    def unlabelled_digest(self) -> str:
+        """As `digest`, without the label maps and their rules."""
+        return self._digest(labels=False)
+
+    def _digest(self, labels: bool) -> str:
         state = hashlib.sha256()
         rules: dict[str, Any] = {
             "source": self.name,
             "align": self.align,
             "depth": self.depth_spec.to_dict() if self.depth_spec else None,
-            "labels": self.label_rules.to_dict() if self.label_rules else None,
+            "labels": self.label_rules.to_dict() if self.label_rules and labels else None,
         }
         if self.orientation != "refuse":
             rules["orientation"] = self.orientation
@@ -364,7 +371,9 @@ class FrameSource(Source):
         for sequence in self.sequences:
             state.update(f"\n{sequence.key}".encode("utf-8", "surrogatepass"))
             for frame in sequence.frames:
-                for file in frame.files.values():
+                for name, file in frame.files.items():
+                    if name == "labels" and not labels:
+                        continue
                     path = self.root / video_of(file)
                     size = path.stat().st_size if path.is_file() else -1
                     state.update(f"\n {file} {size}".encode("utf-8", "surrogatepass"))

@@ -245,14 +245,21 @@ class PhaseSource(Source):
 
     def digest(self) -> str:
         """Digest of keys, lengths, phases and clip rules. Sources whose frames may change add their files."""
+        return self._digest_of_videos(labels=True)
+
+    def _digest_of_videos(self, labels: bool) -> str:
+        """`digest` or, without labels, that of the same videos as if nothing were annotated."""
         state = hashlib.sha256(f"{self.name} {self.unit} {self.clip_span} {self.clip_stride}".encode())
-        state.update("\n".join(self.action_names or []).encode())
+        state.update("\n".join((self.action_names if labels else None) or []).encode())
         for video in self.videos:
             state.update(f"\n{video.key} {video.handle.length} ".encode("utf-8", "surrogatepass"))
-            state.update(np.ascontiguousarray(video.phases, dtype=np.uint8).tobytes())
+            phases = video.phases if labels else np.full_like(video.phases, IGNORE_INDEX)
+            state.update(np.ascontiguousarray(phases, dtype=np.uint8).tobytes())
             if video.case is not None:
                 told = f"\n{video.case} {video.camera} {video.offset}"
                 state.update(told.encode("utf-8", "surrogatepass"))
+        if not labels and len(self._items) < sum(len(self.clips(number)) for number in range(len(self.videos))):
+            state.update(str([(number, span.start) for number, span in self._items]).encode())  # without the unlabelled
         return state.hexdigest()
 
 

@@ -406,7 +406,14 @@ class PhasesSource(PhaseSource):
     def digest(self) -> str:
         """Digest of names and sizes of all files, depth rules, phases and clip rules; the place of the root and times
         of change do not count."""
-        state = hashlib.sha256(super().digest().encode())
+        return self._digest_of_files(labels=True)
+
+    def unlabelled_digest(self) -> str:
+        """As `digest`, without the phases."""
+        return self._digest_of_files(labels=False)
+
+    def _digest_of_files(self, labels: bool) -> str:
+        state = hashlib.sha256(self._digest_of_videos(labels).encode())
         spec = self.depth_spec.to_dict() if self.depth_spec is not None else None
         state.update(json.dumps(spec, sort_keys=True).encode())
         for key, files in self._files.items():

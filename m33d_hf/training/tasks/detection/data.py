@@ -23,6 +23,7 @@ from m33d_hf.data.sources.phases.base import PhaseSource
 from m33d_hf.errors import ConfigError, DataError
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.modeling.video_tasks_m33d import M33DForVideoActionDetection
+from m33d_hf.training.processes.guards import memory_named
 from m33d_hf.training.recipe.arguments import RunArguments
 from m33d_hf.training.recipe.run_data import build_run_source, subset
 from m33d_hf.training.tasks.class_numbers import stated_classes, trained_classes
@@ -33,6 +34,8 @@ from m33d_hf.training.tasks.detection.features import FeatureStore
 from m33d_hf.training.tasks.detection.first_stage import clip_rule, known_phases
 from m33d_hf.training.tasks.detection.freshness import is_fresh, reading_rules
 from m33d_hf.training.tasks.task_inputs import check_depth_is_there
+
+_FEATURES = "features"  # folder below that of a run
 
 
 @dataclass(frozen=True)
@@ -211,7 +214,7 @@ def planned_features(
         ConfigError: the folder holds features of another origin.
     """
     store = _store(args, model, share, inputs, write=False)
-    return store if all(is_fresh(store, share.source, number) for number in share.videos) else None
+    return store if _is_complete(store, share) else None
 
 
 def extracted_features(
@@ -249,7 +252,8 @@ def extracted_features(
         data.max_bad_fraction,
         tell if args.logging.progress and state.is_main_process else None,
     )
-    extractor.run(share.source, share.videos)
+    with memory_named(args, extracting=True):
+        extractor.run(share.source, share.videos)
     model.train()
     bad, total, problems = bad_clips(store, share.keys)
     if state.is_main_process and problems:
@@ -265,11 +269,21 @@ def _store(
 ) -> FeatureStore:
     whole = tuple(inputs) == model.task_inputs
     name = share.name if whole else f"{share.name}-{'-'.join(inputs)}"
-    store = FeatureStore(Path(args.features.dir or Path(args.output_dir) / "features") / name, args.features.format)
     # Those of all that the model sees say nothing of inputs: they are what they were before there was a choice.
     chosen = {} if whole else {"inputs": list(inputs)}
-    store.open_for({**feature_provenance(args, model, share.source), **chosen}, write)
+    origin = {**feature_provenance(args, model, share.source), **chosen}
+    own = Path(args.output_dir)
+    if args.eval_only and args.features.dir is None:  # beside a training, which may have extracted all of them
+        trained = FeatureStore(own.parent / _FEATURES / name, args.features.format)
+        if trained.holds(origin) and _is_complete(trained, share):
+            return trained
+    store = FeatureStore(Path(args.features.dir or own / _FEATURES) / name, args.features.format)
+    store.open_for(origin, write)
     return store
+
+
+def _is_complete(store: FeatureStore, share: Share) -> bool:
+    return all(is_fresh(store, share.source, number) for number in share.videos)
 
 
 def feature_provenance(args: RunArguments, model: M33DForVideoActionDetection, source: PhaseSource) -> dict[str, Any]:

@@ -174,6 +174,16 @@ class FeatureStore:
         elif write:
             write_sealed_json(file, wanted)
 
+    def holds(self, provenance: Mapping[str, Any]) -> bool:
+        """Whether there are features of this `provenance`, as `open_for` compares it; of damaged ones nobody knows."""
+        if not (self.folder / PROVENANCE).is_file():
+            return False
+        try:
+            self.open_for(provenance, write=False)
+        except (ConfigError, CorruptFileError):
+            return False
+        return True
+
     def provenance(self) -> dict[str, Any]:
         """The content of `features.json`.
 

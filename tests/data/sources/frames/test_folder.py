@@ -322,6 +322,18 @@ def test_digest_follows_content_and_rules_not_place_or_time(tmp_path: Path):
     assert FolderSource(tmp_path / "b", align="depth_to_rgb").digest() != first
 
 
+def test_the_unlabelled_digest_follows_all_but_labels(tmp_path: Path):
+    root = write_frames(tmp_path, 3, labels="label/{i}.png")
+    source = FolderSource(root, num_classes=4)
+    first = source.unlabelled_digest()
+    assert first == FolderSource(root).digest() != source.digest(), "as if no labels were read"
+    save(root / "label/1.png", label_array(7, (24, 32)) % 2)
+    other = FolderSource(root, num_classes=5)
+    assert other.unlabelled_digest() == first and other.digest() != source.digest()
+    (root / "label/1.png").unlink()
+    assert FolderSource(root, num_classes=5).unlabelled_digest() != first, "a frame less"
+
+
 def test_registry_hints_at_the_nearest_name(tmp_path: Path):
     write_frames(tmp_path, 1)
     assert len(build_source("folder", root=tmp_path)) == 1

@@ -107,6 +107,22 @@ def test_whole_videos_need_no_annotation(cholec: Path, tmp_path: Path) -> None:
         _source(tmp_path, unit="videos", require_annotations=True)
 
 
+def test_the_unlabelled_digest_follows_all_but_annotations(frames: Path) -> None:
+    clips = {"clip_span": 2, "require_annotations": False}
+    first, dropping = _source(frames, **clips), _source(frames, **clips, drop_unlabelled=True)
+    assert first.unlabelled_digest() == dropping.unlabelled_digest() != first.digest(), "no clip is without a phase"
+    write_phases(frames / "annotations/v1.txt", ["sew"] * 4)
+    corrected = _source(frames, **clips)
+    assert corrected.unlabelled_digest() == first.unlabelled_digest() and corrected.digest() != first.digest()
+    assert _source(frames, **clips, drop_unlabelled=True).unlabelled_digest() != first.unlabelled_digest()
+    for file in (frames / "annotations").iterdir():
+        file.unlink()
+    bare = _source(frames, **clips)
+    assert bare.unlabelled_digest() == bare.digest() == first.unlabelled_digest()
+    write_frames(frames / "videos/v1", 7, rgb="{i}.png", depth=None)
+    assert _source(frames, **clips).unlabelled_digest() != bare.digest()
+
+
 def test_surgical_order_and_stated_names(cholec: Path, tmp_path: Path) -> None:
     write_frames(tmp_path / "videos/v1", 7, rgb="{i}.png", depth=None)
     write_phases(tmp_path / "phase_annotations/v1-phase.txt", sorted(CHOLEC80_PHASES))
@@ -115,6 +131,7 @@ def test_surgical_order_and_stated_names(cholec: Path, tmp_path: Path) -> None:
     assert stated.action_names == ["wash", "cut", "sew"]
     assert stated.videos[1].phases.tolist() == [0] * 6 + [1] * 6
     assert stated.digest() != _source(cholec).digest()
+    assert stated.unlabelled_digest() == _source(cholec).unlabelled_digest()
     (tmp_path / "names.txt").write_text("sew\ncut\nwash\n")
     assert _source(cholec, phase_names=str(tmp_path / "names.txt")).action_names == ["sew", "cut", "wash"]
 

@@ -16,7 +16,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from helpers.launching import assert_same_weights, without_timing
-from helpers.phases_in_memory import DEFAULT, MODEL, NAMES, SIDE, arguments, first_stage, register
+from helpers.phases_in_memory import DEFAULT, MODEL, NAMES, SIDE, MemoryVideo, arguments, first_stage, register
 from m33d_hf.data.files.skips import read_skipped
 from m33d_hf.errors import CheckpointError, ConfigError, DataError
 from m33d_hf.evaluation.detection_results import VideoResult, detection_metrics, video_rows
@@ -281,6 +281,33 @@ def test_evaluating_the_saved_model_gives_the_scores_of_the_training(tmp_path: P
     untrained = arguments(tmp_path / "judged", stage)
     with pytest.raises(CheckpointError, match="lacks 10 weights"):
         evaluate_run(untrained, ActionDetectionTask())
+
+
+def test_an_evaluation_beside_a_training_reads_its_features(
+    tmp_path: Path, stage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    trained = train(arguments(run, stage), ActionDetectionTask()).metrics
+    again = arguments(run / "evaluation", str(run))
+    again.eval_only = again.dry_run = True
+    task = ActionDetectionTask()
+    planned: Any = task.build_eval_dataset(again, build_model(again, task))
+    assert planned.store is not None and planned.store.folder == run / "features" / "validation"
+    assert "2 samples in use" in dry_run(again, ActionDetectionTask())
+    again.dry_run = False
+    with monkeypatch.context() as patch:
+        patch.setattr(MemoryVideo, "frame", None)  # no frame is read
+        found = evaluate_run(again, ActionDetectionTask())
+    assert {f"eval/{name}": value for name, value in found.items()} == pytest.approx(trained)
+    assert not (run / "evaluation" / "features").exists()
+    missing = next((run / "features" / "validation").glob("*_v1-*"))
+    missing.unlink()
+    evaluate_run(again, ActionDetectionTask())
+    assert not missing.exists() and (run / "evaluation" / "features" / "validation" / missing.name).is_file()
+    shutil.rmtree(run / "evaluation" / "features")
+    again.data.eval_options["videos"] = {"validation": ["0" * 12 + "1" * 12 + "2" * 12]}
+    evaluate_run(again, ActionDetectionTask())  # other videos, of which there are none beside
+    assert (run / "evaluation" / "features" / "validation" / "features.json").is_file()
 
 
 def test_a_run_ends_with_the_floor_of_its_training_clips(
