@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from m33d_hf.data.plural import plural
+from m33d_hf.data.loader.loading import SampleDataset
+from m33d_hf.data.plural import agree, plural
+from m33d_hf.data.sources import source_options
 from m33d_hf.errors import ConfigError, M33DError
 from m33d_hf.experiments.few_labels.opening import opened
 from m33d_hf.experiments.few_labels.study import CLIPS
 from m33d_hf.experiments.jobs import Job, stored_row
 from m33d_hf.experiments.plan import without
+from m33d_hf.training.recipe.arguments import RunArguments
 from m33d_hf.training.run.loaders import overlap_lines
 from m33d_hf.training.tasks.pretraining import PretrainingTask
 
 _INIT = "--init_from"
+_ALL = "data.options.require_labels"
 
 
 def check_runs(jobs: Sequence[Job], folder: Path, fresh: bool = False) -> None:
@@ -27,16 +31,24 @@ def check_runs(jobs: Sequence[Job], folder: Path, fresh: bool = False) -> None:
 
     Raises:
         ConfigError: runs that cannot start, each with its reason: data that cannot be read, a draw of labels in which a
-            class has no sample, a checkpoint that cannot be read or fine-tuned as asked.
+            class has no sample, a checkpoint that cannot be read or fine-tuned as asked, a pre-training that learns
+            from pictures by which its fine-tunings are judged.
     """
     runs = list(_different([job for job in jobs if fresh or stored_row(folder / "rows", job) is None]))
     if runs:
         print(f"looking at data and models of {plural(len(runs), 'run')} before anything is trained", flush=True)
     reasons: dict[str, list[str]] = {}
-    for job, task, argv in runs:
-        problem = _problem(task, argv, str(folder / "runs" / job.id))
-        if problem is not None:
-            reasons.setdefault(problem, []).append(job.id)
+    judged: set[tuple[str, str]] = set()
+    for job, task, argv in sorted(runs, key=lambda run: run[1] == PretrainingTask.name):
+        try:
+            args, train_set, eval_set = _checked(task, argv, str(folder / "runs" / job.id))
+            if task != PretrainingTask.name:
+                judged = judged or _pictures(args, eval_set)
+                continue
+            _refuse_judged(judged, _pictures(args, train_set))
+            _tell_unlabelled(args, train_set, argv, str(folder / "runs" / job.id))
+        except M33DError as error:
+            reasons.setdefault(str(error), []).append(job.id)
     if reasons:
         said = [f"{', '.join(names)}: {reason}" for reason, names in reasons.items()]
         raise ConfigError(
@@ -67,13 +79,44 @@ def _different(jobs: Sequence[Job]) -> Iterator[tuple[Job, str, list[str]]]:
             yield job, task, argv
 
 
-def _problem(task: str, argv: list[str], folder: str) -> str | None:
-    """Why a run cannot start; None if it can."""
-    try:
-        args, _, train_set, eval_set = opened(task, argv, folder)
-        overlap_lines(args, train_set, eval_set)
-    except M33DError as error:
-        return str(error)
+def _checked(task: str, argv: list[str], folder: str) -> tuple[RunArguments, SampleDataset, SampleDataset | None]:
+    args, _, train_set, eval_set = opened(task, argv, folder)
+    overlap_lines(args, train_set, eval_set)
     if eval_set is None and task != PretrainingTask.name:
-        return "there is no evaluation data to judge by; name some: --data.eval_split or --data.eval_root"
-    return None
+        raise ConfigError("there is no evaluation data to judge by; name some: --data.eval_split or --data.eval_root")
+    return args, train_set, eval_set
+
+
+def _pictures(args: RunArguments, dataset: SampleDataset | None) -> set[tuple[str, str]]:
+    """Root and key of every sample that is one picture; clips of videos are told apart by their videos elsewhere."""
+    if dataset is None or dataset.source.root is None or dataset.source.videos is not None:
+        return set()
+    root = str(Path(dataset.source.root).resolve())
+    return {(root, dataset.source[row].key) for row in dataset.indices}
+
+
+def _refuse_judged(judged: set[tuple[str, str]], learnt: set[tuple[str, str]]) -> None:
+    again = sorted(judged & learnt)
+    if again:
+        raise ConfigError(
+            f"the pre-training learns from {len(again)} of the {plural(len(judged), 'picture')} by which fine-tunings "
+            f"are judged, as {again[0][1]}: it is split otherwise, since it has other frames. Say for all which "
+            "sequences are held out: --data.options.validation, or --data.options.split_list."
+        )
+
+
+def _tell_unlabelled(args: RunArguments, train_set: SampleDataset, argv: Sequence[str], folder: str) -> None:
+    """Labels are few and frames are many, as a rule; but other frames are split otherwise, so that it is asked for."""
+    if "require_labels" not in source_options(args.data.source) or train_set.source.class_names is None:
+        return
+    if not args.data.options.get("require_labels", True):
+        return
+    _, _, every, _ = opened(PretrainingTask.name, [*argv, f"--{_ALL}", "false"], folder)
+    more = len(every) - len(train_set)
+    if more > 0:
+        print(
+            f"pre-trainings learn from {plural(len(train_set), 'frame')} with labels; {more} more "
+            f"{agree(more, 'has', 'have')} none, and --pretrain {_ALL}=false learns from {agree(more, 'it', 'them')}, "
+            "too",
+            flush=True,
+        )

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from helpers.frames_on_disk import write_frames
 from m33d_hf.data.files.sealed_json import write_sealed_json
 from m33d_hf.errors import ConfigError
 from m33d_hf.experiments.compute import Compute
@@ -111,3 +112,43 @@ def test_without_evaluation_data_or_with_a_metric_that_is_none_nothing_starts(ro
         study = _study(root, *allowed, *words)
         with pytest.raises(ConfigError, match=said):
             check_runs(jobs_of_study(study, tmp_path, Compute()), tmp_path)
+
+
+def _partly_labelled(root: Path) -> Study:
+    """Six sequences of four frames, of which the last three have labels; a method and scratch."""
+    for number in range(6):
+        labels = f"s{number}/label/{{i}}.png" if number > 2 else None
+        write_frames(root, 4, f"s{number}/rgb/{{i}}.png", f"s{number}/depth/{{i}}.png", labels)
+    words = (
+        *("--data.root", str(root), "--data.options.num_classes", "50", "--data.options.depth_unit", "mm"),
+        *("--model.image_size", "16", "--model.patch_size", "4", "--model.hidden_size", "16"),
+        *("--model.num_hidden_layers", "1", "--model.num_attention_heads", "2", "--model.intermediate_size", "32"),
+        *("--train.max_steps", "2", "--data.num_workers", "0"),
+    )
+    return Study(
+        task="semantic_segmentation",
+        words=("--recipe", "own/semseg", "--data.allow_missing_classes", "true", *words),
+        pretraining_words=("--recipe", "own/pretrain", *words),
+        starts=(Start("hidden", "m33d_hidden"), Start("scratch")), amounts=(Amount(number=2),), seeds=(0,),
+    )  # fmt: skip
+
+
+def test_pretrainings_are_offered_the_frames_without_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    study = _partly_labelled(tmp_path / "data")
+    check_runs(jobs_of_study(study, tmp_path, Compute()), tmp_path)
+    said = capsys.readouterr().out
+    assert "learn from 8 frames with labels" in said and "--pretrain data.options.require_labels=false" in said
+    held = ("--data.options.validation", "s5")
+    words = (*study.pretraining_words, "--data.options.require_labels", "false")
+    every = replace(study, words=(*study.words, *held), pretraining_words=(*words, *held))
+    check_runs(jobs_of_study(every, tmp_path, Compute()), tmp_path)
+    assert "learn from" not in capsys.readouterr().out
+
+
+def test_a_pretraining_that_sees_what_is_judged_by_is_refused(tmp_path: Path) -> None:
+    """Three labelled sequences of six: their split is another one than that of all."""
+    study = _partly_labelled(tmp_path / "data")
+    words = (*study.pretraining_words, "--data.options.require_labels", "false", "--data.options.validation", "s3")
+    judged = replace(study, words=(*study.words, "--data.options.validation", "s5"), pretraining_words=words)
+    with pytest.raises(ConfigError, match=r"pretrain-hidden-s0: .*4 of the 4 pictures .*s5/.*data.options.validation"):
+        check_runs(jobs_of_study(judged, tmp_path, Compute()), tmp_path)

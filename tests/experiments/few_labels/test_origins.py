@@ -12,7 +12,7 @@ from m33d_hf.experiments.few_labels.jobs import jobs_of_study
 from m33d_hf.experiments.few_labels.origins import Origins, origins_of
 from m33d_hf.experiments.few_labels.study import Amount, Start, Study
 
-SIZES = {"image_size": "16", "patch_size": "8", "hidden_size": "16", "intermediate_size": "32",
+SIZES = {"image_size": "16", "patch_size": "4", "hidden_size": "16", "intermediate_size": "32",
          "num_hidden_layers": "1", "num_attention_heads": "2"}  # fmt: skip
 TINY = [word for key, value in SIZES.items() for word in (f"--model.{key}", value)]
 
