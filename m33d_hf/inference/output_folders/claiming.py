@@ -65,4 +65,4 @@ def _is_gone(roots: Any) -> bool:
 
 def _short(value: Any) -> str:
     text = "none" if value is None else str(value)
-    return text if len(text) <= 60 else f"{text[:12]}.."
+    return text if len(text) <= 60 else f"{text[:12]}..{text[-44:]}"  # paths differ at their ends, as a rule
