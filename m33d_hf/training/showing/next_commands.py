@@ -265,7 +265,9 @@ def after_error(error: Exception, args: RunArguments | None, command: Command) -
         return [*replay, _gentler(args, command)]
     refused = isinstance(error, ConfigError) and "none" in only_keys(command.words, ["resume"])
     if isinstance(error, ResumeError) or (refused and _has_checkpoints(args)):
-        fresh = command.changed(["output_dir"], output_dir=unused(args.output_dir))
+        # A checkpoint of another recipe would be refused there as well; where the folder was, it goes on in a new one.
+        dropped = ["output_dir"] if _has_checkpoints(args) else ["output_dir", "resume"]
+        fresh = command.changed(dropped, output_dir=unused(args.output_dir))
         return [
             NextCommand("start a new run with these settings", fresh.line()),
             *(to_continue(args, command) if refused else []),

@@ -232,6 +232,13 @@ def test_after_errors(tmp_path: Path) -> None:
     assert lines[0].endswith(f"--replay {out / 'nonfinite' / 'step_3'}") and len(lines) == 2
     other = check(after_error(ResumeError("other"), args, command))["run_depth_estimation.py"]
     assert value(other, "output_dir") == f"{out}-2" == unused(str(out))
+    elsewhere = Command(command.start, (*given, "--resume", str(tmp_path / "first")))
+    kept = check(after_error(ResumeError("the folder is another run's"), args, elsewhere))["run_depth_estimation.py"]
+    assert value(kept, "resume") == str(tmp_path / "first")
+    (out / "checkpoints").rename(tmp_path / "away")
+    (line,) = [each.line for each in after_error(ResumeError("the checkpoint is of another recipe"), args, elsewhere)]
+    assert "--resume" not in line and f"--output_dir {out}" in line
+    (tmp_path / "away").rename(out / "checkpoints")
     anew = Command(command.start, (*given, "--resume", "none"))
     lines = [each.line for each in after_error(ConfigError("holds checkpoints"), args, anew)]
     assert lines[0].endswith(f"--output_dir {out}-2") and lines[1] == command.line()
