@@ -50,7 +50,7 @@ def lost_worker(error: BaseException) -> WorkerLostError:
     """Our error for what torch or the system raises when a worker process was killed."""
     return WorkerLostError(
         f"A worker process was killed, most likely because the machine ran out of memory ({type(error).__name__}: "
-        f"{error}). Use fewer of them (--data.num_workers), then start the same command again."
+        f"{error}). Use fewer of them (--data.num_workers), then continue the run."
     )
 
 

@@ -7,7 +7,9 @@ from pathlib import Path
 
 from m33d_hf.data.loader.loading import SampleDataset
 from m33d_hf.data.plural import agree, plural
+from m33d_hf.data.source import Source
 from m33d_hf.data.sources import source_options
+from m33d_hf.data.sources.mixture import MixtureSource
 from m33d_hf.errors import ConfigError, M33DError
 from m33d_hf.experiments.few_labels.opening import opened
 from m33d_hf.experiments.few_labels.study import CLIPS
@@ -38,14 +40,14 @@ def check_runs(jobs: Sequence[Job], folder: Path, fresh: bool = False) -> None:
     if runs:
         print(f"looking at data and models of {plural(len(runs), 'run')} before anything is trained", flush=True)
     reasons: dict[str, list[str]] = {}
-    judged: set[tuple[str, str]] = set()
+    judged: set[str] = set()
     for job, task, argv in sorted(runs, key=lambda run: run[1] == PretrainingTask.name):
         try:
             args, train_set, eval_set = _checked(task, argv, str(folder / "runs" / job.id))
             if task != PretrainingTask.name:
-                judged = judged or _pictures(args, eval_set)
+                judged = judged or _pictures(eval_set)
                 continue
-            _refuse_judged(judged, _pictures(args, train_set))
+            _refuse_judged(judged, _pictures(train_set))
             _tell_unlabelled(args, train_set, argv, str(folder / "runs" / job.id))
         except M33DError as error:
             reasons.setdefault(str(error), []).append(job.id)
@@ -87,20 +89,27 @@ def _checked(task: str, argv: list[str], folder: str) -> tuple[RunArguments, Sam
     return args, train_set, eval_set
 
 
-def _pictures(args: RunArguments, dataset: SampleDataset | None) -> set[tuple[str, str]]:
-    """Root and key of every sample that is one picture; clips of videos are told apart by their videos elsewhere."""
-    if dataset is None or dataset.source.root is None or dataset.source.videos is not None:
+def _pictures(dataset: SampleDataset | None) -> set[str]:
+    """Where every sample that is one picture lies; clips of videos are told apart by their videos elsewhere."""
+    if dataset is None or dataset.source.videos is not None:
         return set()
-    root = str(Path(dataset.source.root).resolve())
-    return {(root, dataset.source[row].key) for row in dataset.indices}
+    return {place for row in dataset.indices if (place := _place(dataset.source, row)) is not None}
 
 
-def _refuse_judged(judged: set[tuple[str, str]], learnt: set[tuple[str, str]]) -> None:
+def _place(source: Source, row: int) -> str | None:
+    """Folder and key, of whatever source a mixture or several folders have it from; None if it lies nowhere."""
+    if isinstance(source, MixtureSource):
+        member, item, _ = source.place(row)
+        return _place(list(source.members.values())[member], item)
+    return None if source.root is None else str(source.root.resolve() / source[row].key)
+
+
+def _refuse_judged(judged: set[str], learnt: set[str]) -> None:
     again = sorted(judged & learnt)
     if again:
         raise ConfigError(
             f"the pre-training learns from {len(again)} of the {plural(len(judged), 'picture')} by which fine-tunings "
-            f"are judged, as {again[0][1]}: it is split otherwise, since it has other frames. Say for all which "
+            f"are judged, as {again[0]}: it is split otherwise, since it has other frames. Say for all which "
             "sequences are held out: --data.options.validation, or --data.options.split_list."
         )
 
@@ -111,7 +120,10 @@ def _tell_unlabelled(args: RunArguments, train_set: SampleDataset, argv: Sequenc
         return
     if not args.data.options.get("require_labels", True):
         return
-    _, _, every, _ = opened(PretrainingTask.name, [*argv, f"--{_ALL}", "false"], folder)
+    try:
+        _, _, every, _ = opened(PretrainingTask.name, [*argv, f"--{_ALL}", "false"], folder)
+    except M33DError:
+        return  # frames that nobody asked for
     more = len(every) - len(train_set)
     if more > 0:
         print(

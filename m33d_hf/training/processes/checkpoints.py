@@ -215,7 +215,7 @@ class CheckpointStore:
             kept = f"The previous checkpoint is intact: {latest}." if latest else "There is no earlier checkpoint."
             raise CheckpointError(
                 f"Could not write the checkpoint {path}: {error}. {kept} Free some disk space or make the folder "
-                "writable, then start the same command again."
+                "writable, then continue the run."
             ) from error
         self.damaged.discard(path)
 

@@ -155,13 +155,13 @@ def full_disk_named(output_dir: str | Path) -> Iterator[None]:
         if error.errno in _FULL:
             raise CheckpointError(
                 f"Could not write {error.filename or f'below {output_dir}'}: {error.strerror}. Earlier checkpoints are "
-                "intact; free some disk space, then start the same command again."
+                "intact; free some disk space, then continue the run."
             ) from error
         if not _lies_below(error.filename, output_dir):
             raise
         raise CheckpointError(
             f"{error.filename} could not be written or read back: {error.strerror}. Another program changes the output "
-            f"folder {output_dir} while the run uses it; stop it, then start the same command again."
+            f"folder {output_dir} while the run uses it; stop it, then continue the run."
         ) from error
 
 
@@ -188,7 +188,7 @@ def lost_process_named() -> Iterator[None]:
             raise
         raise WorkerLostError(
             f"Another process of this run has ended, or can no longer be reached ({error}). See its error message; fix "
-            "the cause, then start the same command again."
+            "the cause, then continue the run."
         ) from error
 
 
@@ -239,7 +239,7 @@ def _advice(error: RuntimeError, args: RunArguments, extracting: bool) -> str:
         f"The run needs more memory than the device has free ({said}), with --train.batch_size {batch} on each "
         f"process. Pass {keys}, --train.grad_checkpointing true, or a smaller model; where it happened in an "
         "evaluation, a smaller --evaluation.batch_size. End other programs that use the device. A run with checkpoints "
-        "is continued by the same command."
+        "can be continued."
     )
 
 

@@ -331,7 +331,7 @@ def _finish(run: Run) -> None:
         except (OSError, SafetensorError) as error:
             raise CheckpointError(
                 f"Could not write the final model to {run.args.output_dir}: {error}. Checkpoints are intact; free "
-                "some space, then start the same command again."
+                "some space, then continue the run."
             ) from error
 
     if run.eval_feed is not None and run.task.lacks_evaluation():

@@ -98,8 +98,8 @@ def capture(run: Run, step: int) -> Path:
         except (OSError, SafetensorError) as error:
             raise CheckpointError(
                 f"The loss or its gradient became NaN or infinite in step {step}, but the capture for --replay could "
-                f"not be written to {folder}: {error}. Checkpoints are intact; free some disk space, then start the "
-                "same command again to reproduce it."
+                f"not be written to {folder}: {error}. Checkpoints are intact; free some disk space, then "
+                "continue the run to reproduce it."
             ) from error
 
     with run.whole() as model:

@@ -147,13 +147,13 @@ class Reporter:
         if removed:  # writing goes on as if nothing had happened, and nobody ever sees it
             raise CheckpointError(
                 f"{self._path} was removed while the run was writing it: another program changes the output folder. "
-                "Start the same command again."
+                "Continue the run."
             )
 
     def _unwritten(self, error: OSError) -> CheckpointError:
         return CheckpointError(
-            f"Could not write {self._path}: {error}. Checkpoints are intact; free some disk space, then start the "
-            "same command again."
+            f"Could not write {self._path}: {error}. Checkpoints are intact; free some disk space, then "
+            "continue the run."
         )
 
     def _progress_line(self, kind: str, row: Row) -> None:

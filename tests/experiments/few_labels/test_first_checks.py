@@ -152,3 +152,30 @@ def test_a_pretraining_that_sees_what_is_judged_by_is_refused(tmp_path: Path) ->
     judged = replace(study, words=(*study.words, "--data.options.validation", "s5"), pretraining_words=words)
     with pytest.raises(ConfigError, match=r"pretrain-hidden-s0: .*4 of the 4 pictures .*s5/.*data.options.validation"):
         check_runs(jobs_of_study(judged, tmp_path, Compute()), tmp_path)
+
+
+def test_frames_that_nobody_asked_for_stop_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    study = _partly_labelled(tmp_path / "data")
+    for number in range(4):
+        Image.new("I;16", (24, 24), 1500).save(tmp_path / "data" / "s0" / "depth" / f"{number}.png")
+    check_runs(jobs_of_study(study, tmp_path, Compute()), tmp_path)
+    assert "learn from" not in capsys.readouterr().out
+
+
+def test_folders_of_equal_names_are_not_each_other(tmp_path: Path) -> None:
+    days = [tmp_path / f"day{day}" / "kitchen" for day in range(4)]
+    for day in days:
+        write_frames(day, 4, "rgb/{i}.png", "depth/{i}.png", "label/{i}.png")
+    study = _partly_labelled(tmp_path / "data")
+    roots = {"--data.root": f"[{days[0]}, {days[1]}]", "--data.eval_root": f"[{days[2]}, {days[3]}]"}
+
+    def placed(words: tuple[str, ...]) -> tuple[str, ...]:
+        at = words.index("--data.root")
+        return (*words[:at], *words[at + 2 :], *(word for pair in roots.items() for word in pair))
+
+    study = replace(study, words=placed(study.words), pretraining_words=placed(study.pretraining_words))
+    check_runs(jobs_of_study(study, tmp_path, Compute()), tmp_path)
+    roots["--data.root"] = f"[{days[0]}, {days[3]}]"
+    seen = replace(study, pretraining_words=placed(_partly_labelled(tmp_path / "data").pretraining_words))
+    with pytest.raises(ConfigError, match=r"learns from \d+ of the 8 pictures .*day3/kitchen"):
+        check_runs(jobs_of_study(seen, tmp_path, Compute()), tmp_path)

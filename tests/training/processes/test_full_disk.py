@@ -192,5 +192,5 @@ def test_only_failed_writes_are_taken_for_a_full_disk(tmp_path):
         Path(tmp_path / "nowhere").read_text()
     with pytest.raises(CheckpointError, match="Another program changes"), full_disk_named(tmp_path):
         Path(tmp_path / "nowhere").read_text()
-    with pytest.raises(CheckpointError, match="the same command again"), full_disk_named(tmp_path):
+    with pytest.raises(CheckpointError, match="then continue the run"), full_disk_named(tmp_path):
         raise OSError(errno.EDQUOT, "Disk quota exceeded", "/some/file")
