@@ -50,8 +50,7 @@ def secrets_of(arguments: Mapping[str, Any], *folders: Path) -> set[str]:
             and licence_of(value) is None
         ):
             found.add(value)
-    # A separator at the end is no part of the name: with it, /data/ would not be found in /data/patients.
-    return {word for word in (told.rstrip("/\\") for told in found) if len(word) >= _SHORTEST}
+    return {_named(told) for told in found if len(told.rstrip("/\\")) >= _SHORTEST}
 
 
 def refuse_leaks(folder: Path, secrets: Iterable[str]) -> None:
@@ -75,14 +74,27 @@ def refuse_leaks(folder: Path, secrets: Iterable[str]) -> None:
                     )
 
 
+def _named(told: str) -> str:
+    """Without separators at the end: with them, /data/ would not be found in file:///data.
+
+    `name/` keeps one, which alone tells it from a class of that name.
+    """
+    bare = told.rstrip("/\\")
+    return bare if "/" in bare or "\\" in bare else told[: len(bare) + 1]
+
+
 def _pattern(word: str) -> re.Pattern[bytes]:
     """How a secret is searched: a path within others, a name as a whole word.
 
     A folder of one name, such as /data, is none that other paths only end with. A name that this package's own texts
     have as a word ("camera", "student") is nobody's as such; it tells something in a path or an address: between
-    separators or at the end, but not as the name of a file (`live/camera.py`).
+    separators or at the end, but not as the name of a file (`live/camera.py`). `name/` is a folder at the beginning of
+    a path or within it; where this package's own texts have paths that begin so (`train/loss`), within others alone.
     """
     found = re.escape(word.encode())
+    if word[-1] in "/\\":
+        begun = rb"(?<![\w.~-])" + found
+        return re.compile(begun if re.search(begun, _own_texts()) is None else rb"[/\\]" + found)
     if "/" in word or "\\" in word:
         several = len([part for part in re.split(r"[/\\]", word) if part]) > 1
         return re.compile(found if several else rb"(?<![\w.~-])" + found + rb"(?![\w-])")

@@ -53,21 +53,21 @@ def shared_folder(folder: Path, place: Place) -> Iterator[None]:
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[bool]:
+def alone(folder: Path) -> Iterator[None]:
     """One process after the other: to join or leave a folder, or for what all of them write.
 
-    Yields whether the others do wait; False where the system, or the file system, has no such locks.
+    Nobody waits where the system, or the file system, has no such locks, nor may those on other nodes: file systems
+    that they share do not pass on the lock of a folder, as a rule, and do not say so.
     """
     if not SYSTEM_HAS_LOCKS:
-        yield False
+        yield
         return
-    guard, another = os.open(folder, os.O_RDONLY), os.open(folder, os.O_RDONLY)
+    guard = os.open(folder, os.O_RDONLY)
     try:
         lock_alone(guard, folder, wait=True)
-        yield not lock_alone(another, folder)
+        yield
     finally:
         os.close(guard)
-        os.close(another)
 
 
 def _join(folder: Path, file: IO[str], place: Place) -> None:

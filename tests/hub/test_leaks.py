@@ -65,6 +65,32 @@ def test_a_folder_is_found_however_it_was_given(root: str, text: str, tmp_path: 
         refuse_leaks(_folder(tmp_path, f"from {text}"), secrets)
 
 
+@pytest.mark.parametrize(
+    ("root", "text"),
+    [
+        ("polyps/", '"0": "polyps", eval/iou/polyps'),
+        ("frames/", "train/frames"),
+        ("depth//", "eval/loss/depth"),
+        ("train/", "train/loss"),
+        ("rooms\\", "rooms/semseg"),
+        ("data/", "m33d_hf/data/x"),
+    ],
+)
+def test_a_class_or_a_figure_named_like_a_folder_is_no_leak(root: str, text: str, tmp_path: Path) -> None:
+    given = secrets_of({"data": {"root": root}}) - secrets_of({})
+    refuse_leaks(_folder(tmp_path, text), given)
+
+
+@pytest.mark.parametrize(
+    ("root", "text"),
+    [("polyps/", "polyps/1"), ("polyps//", "x=/mnt/polyps/1"), ("train/", "/mnt/nas/train/7.png")],
+)
+def test_a_folder_of_one_name_is_found_in_paths(root: str, text: str, tmp_path: Path) -> None:
+    given = secrets_of({"data": {"root": root}}) - secrets_of({})
+    with pytest.raises(HubError, match=r"README.md names .*nothing was sent"):
+        refuse_leaks(_folder(tmp_path, text), given)
+
+
 def test_a_name_within_another_word_is_none(tmp_path: Path) -> None:
     refuse_leaks(_folder(tmp_path, "by jsmithson"), {"jsmith"})
 

@@ -13,12 +13,15 @@ from m33d_hf.inference.output_folders.earlier_outputs import PLAN_FILE
 from m33d_hf.inference.output_folders.recorded_inputs import recorded_inputs
 from m33d_hf.training.processes.guards import LOCK_FILE
 
+_FOLDERS = ("input", "depth")  # rules that are places
+
 
 def claim_output(output: Path, model: str, rules: Mapping[str, Any], names: Collection[str] = ()) -> None:
     """Write prediction.json, or check that the one that is there states the same rules.
 
-    The folder of the inputs (the rule `input`) may differ where it was moved: the one that is stated is gone, and some
-    of the names are recorded. Whether they stand for the same files is for `claim_names` to say.
+    The folders of the inputs and of their depth (the rules `input` and `depth`) may differ where they were moved: those
+    that are stated are gone, and some of the names are recorded. Whether these stand for the same files is for
+    `claim_names` to say; of depth, nobody took note.
 
     Args:
         output: the folder, which exists.
@@ -47,8 +50,8 @@ def claim_output(output: Path, model: str, rules: Mapping[str, Any], names: Coll
     if not isinstance(before, dict):
         raise ConfigError(f"{path} does not say how the predictions beside it were made; choose another --output.")
     differing = [name for name in rules if before.get(name) != rules[name]]
-    moved = differing == ["input"] and _is_gone(before.get("input"))
-    if moved and not recorded_inputs(output).keys().isdisjoint(names):
+    moved = all(name in _FOLDERS and _is_moved(before.get(name), rules[name]) for name in differing)
+    if differing and moved and not recorded_inputs(output).keys().isdisjoint(names):
         return
     if differing:
         listed = "; ".join(f"{name}: {_short(before.get(name))} there, {_short(rules[name])} now" for name in differing)
@@ -58,9 +61,10 @@ def claim_output(output: Path, model: str, rules: Mapping[str, Any], names: Coll
         )
 
 
-def _is_gone(roots: Any) -> bool:
-    """Whether there is nothing any more where the inputs were (`Roots.rule`)."""
-    return not any(os.path.lexists(str(root)) for root in (roots.values() if isinstance(roots, dict) else [roots]))
+def _is_moved(before: Any, now: Any) -> bool:
+    """Whether a folder, or several (`Roots.rule`), were given then and now, and nothing is left where they were."""
+    former = before.values() if isinstance(before, dict) else [before]
+    return None not in (before, now) and not any(os.path.lexists(str(root)) for root in former)
 
 
 def _short(value: Any) -> str:

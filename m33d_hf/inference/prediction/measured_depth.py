@@ -94,12 +94,18 @@ class DepthFolder:
         return self._specs[folder]
 
     def _read_spec(self, folder: Path) -> DepthSpec:
-        """Of a depth_spec.json, with what it leaves open from --depth_unit, or else from the processor."""
+        """Of a depth_spec.json, with what it leaves open from --depth_unit, or else from the processor.
+
+        The processor is not asked where the file has a unit, or a scale, or another kind: the rest of it would not fit.
+        """
         written = read_spec_file(spec_folder(folder) or folder) or {}
-        if self._unit is not None or self._known is None or written.keys() & {"kind", "unit", "scale"}:
+        open_unit = written.get("unit") is written.get("scale") is None
+        if self._unit is not None or self._known is None or not open_unit:
             return read_sidecar_spec(folder, unit=self._unit)
+        if written.get("kind", self._known.kind) != self._known.kind:
+            return read_sidecar_spec(folder)
         return read_sidecar_spec(
-            folder, **{name: value for name, value in vars(self._known).items() if name not in written}
+            folder, **{name: value for name, value in vars(self._known).items() if written.get(name) is None}
         )
 
     def _stated_below(self, folder: Path) -> DepthSpec | None:

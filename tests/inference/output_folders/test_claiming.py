@@ -50,3 +50,32 @@ def test_the_folder_of_the_inputs_may_have_been_moved(tmp_path: Path) -> None:
     for rules, names in (({"flip": False, "input": str(job2)}, ["b"]), ({"flip": True, "input": str(job2)}, ["a"])):
         with pytest.raises(ConfigError, match="input: "):
             claim_output(output, "model", rules, names)
+
+
+def test_the_folder_of_their_depth_may_have_been_moved_too(tmp_path: Path) -> None:
+    job1, job2, output = tmp_path / "job1", tmp_path / "job2", tmp_path / "out"
+    for folder in (job1 / "rgb", job1 / "depth", output):
+        folder.mkdir(parents=True)
+    (job1 / "rgb/a.png").touch()
+
+    def claim(rgb: Path, depth: Path | None) -> None:
+        claim_output(output, "model", {"input": str(rgb), "depth": None if depth is None else str(depth)}, ["a"])
+
+    claim(job1 / "rgb", job1 / "depth")
+    claim_names(output, {"a": job1 / "rgb/a.png"})
+    (job2 / "depth").mkdir(parents=True)
+    (job1 / "rgb").rename(job2 / "rgb")
+    with pytest.raises(ConfigError, match=r"input: .*; depth: "):  # the depth is still there
+        claim(job2 / "rgb", job2 / "depth")
+    (job1 / "depth").rmdir()
+    claim(job2 / "rgb", job2 / "depth")
+    claim(job1 / "rgb", job2 / "depth")
+    with pytest.raises(ConfigError, match=r"depth: .* there, none now"):
+        claim(job2 / "rgb", None)
+
+
+def test_depth_that_was_not_there_before_was_not_moved(tmp_path: Path) -> None:
+    claim_output(tmp_path, "model", {"input": "gone", "depth": None}, ["a"])
+    claim_names(tmp_path, {"a": tmp_path / "a.png"})
+    with pytest.raises(ConfigError, match="depth: none there"):
+        claim_output(tmp_path, "model", {"input": "x", "depth": "y"}, ["a"])

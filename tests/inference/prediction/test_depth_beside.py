@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,8 +13,12 @@ from PIL import Image
 from helpers.depth_models import shake
 from helpers.prediction import ALONE, NAMES, options, save_pictures
 from helpers.tiny import tiny_config
+from m33d_hf.errors import ConfigError
 from m33d_hf.inference.prediction.depth_beside import FramePairs
+from m33d_hf.inference.prediction.inputs import Item
+from m33d_hf.inference.prediction.measured_depth import DepthFolder
 from m33d_hf.inference.prediction.running import predict
+from m33d_hf.modeling.depth_spec_m33d import DepthSpec
 from m33d_hf.modeling.image_processing_m33d import M33DImageProcessor
 from m33d_hf.modeling.tasks_m33d import M33DForSemanticSegmentation
 
@@ -89,6 +94,32 @@ def test_every_recording_has_its_own_depth_spec(model: Path, tmp_path: Path) -> 
         options(model, tmp_path / "quarter", tmp_path / "wrong", depth=tmp_path / "quarter"), ALONE, say=str
     )
     assert wrong.predicted == 1 and "but the model was trained on metric depth" in wrong.skipped[0].reason
+
+
+@pytest.mark.parametrize("text", ['{"kind": "metric"}', '{"kind": "metric", "unit": null}', '{"first_frame": 1}'])
+def test_the_processor_says_the_unit_that_a_depth_spec_leaves_open(text: str, tmp_path: Path) -> None:
+    (tmp_path / "depth").mkdir()
+    stored = np.array([[500, 7], [1000, 9000]], np.uint16)
+    Image.fromarray(stored).save(tmp_path / "depth/a.png")
+    (tmp_path / "depth/depth_spec.json").write_text(text)
+    save_pictures(tmp_path / "rgb", 1)
+
+    def read(known: DepthSpec, unit: str | None = None) -> np.ndarray:
+        folder = DepthFolder(tmp_path / "depth", unit, SimpleNamespace(depth_spec=known), True, tmp_path)
+        given = folder.of_picture(Item("a", tmp_path / "rgb/p0.png", False), (2, 2))
+        assert given is not None
+        return np.asarray(given["depth"])
+
+    quarters = DepthSpec(unit="quarter_millimetre", invalid_values=(7.0,), max_depth=2.0)
+    assert np.array_equal(read(quarters), [[0.125, np.nan], [0.25, np.nan]], equal_nan=True)
+    assert np.array_equal(read(quarters, "millimetre"), np.float32([[0.5, 0.007], [1, 9]]), equal_nan=True)
+    if "metric" in text:
+        with pytest.raises(ConfigError, match="trained on inverse depth"):
+            read(DepthSpec("inverse", scale=256.0), "millimetre")
+    else:
+        assert np.array_equal(read(DepthSpec("inverse", scale=256.0)), stored / np.float32(256))
+    (tmp_path / "depth/depth_spec.json").write_text('{"kind": "inverse"}')
+    assert np.array_equal(read(DepthSpec("inverse", scale=256.0)), stored / np.float32(256))
 
 
 def test_a_map_that_may_lie_otherwise_than_its_picture_is_not_guessed(model: Path, tmp_path: Path) -> None:

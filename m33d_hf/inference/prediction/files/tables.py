@@ -24,18 +24,19 @@ def gather(target: Path, folder: Path, header: Sequence[str]) -> Path:
     """One CSV of the rows of all parts below a folder, in natural order of their names, at constant memory.
 
     Parts of earlier calls belong to it, and those of other ranks, which may gather at the same time. They write it one
-    after the other, each once its own parts are complete, so that the last one leaves all of them. Where there are no
-    locks, it is written a second time if a part has come, or has changed, meanwhile.
+    after the other, each once its own parts are complete, so that the last one leaves all of them. Ranks of other
+    nodes may not wait, though a lock of this node cannot tell (NFS, Lustre): the table is written a second time, and no
+    third, if a part has come, or has changed, meanwhile.
 
     Args:
         target: the file to write, atomically; outside of the folder, in one that exists.
         folder: of files of `write_rows` with the same header.
         header: theirs.
     """
-    with alone(target.parent) as waited_for:
+    with alone(target.parent):
         parts = _parts(folder)
         write_atomically(target, partial(_write_gathered, parts, header))
-        if not waited_for and (later := _parts(folder)) != parts:
+        if (later := _parts(folder)) != parts:
             write_atomically(target, partial(_write_gathered, later, header))
     return target
 

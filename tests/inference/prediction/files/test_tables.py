@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -52,7 +53,7 @@ def writes(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], object]]:
 
 @pytest.mark.skipif(not SYSTEM_HAS_LOCKS, reason="no locks on this system")
 def test_the_last_rank_leaves_the_parts_of_all(tmp_path: Path, writes: list[Callable[[], object]]) -> None:
-    """Another rank writes its part, and wants to gather, while this one does: each writes the table once."""
+    """Another rank writes its part, and wants to gather, while this one does: it waits."""
     write_rows(tmp_path / "parts/a.csv", HEADER, [("a", 1)])
     order: list[str] = []
 
@@ -68,12 +69,29 @@ def test_the_last_rank_leaves_the_parts_of_all(tmp_path: Path, writes: list[Call
         other.join(0.2)  # it waits
         order.append("this")
 
-    # A third rank goes on writing parts, of which it has the last word later.
-    writes += [overtaken, lambda: write_rows(tmp_path / "parts/c.csv", HEADER, [("c", 3)])]
+    # The first writes again, for b, and so does the other, for c of a third rank, which has the last word on d later.
+    writes += [overtaken, lambda: None]
+    writes += [lambda name=name: write_rows(tmp_path / f"parts/{name}.csv", HEADER, [(name, 3)]) for name in "cd"]
     gather(tmp_path / "all.csv", tmp_path / "parts", HEADER)
     other.join(60)
     assert order == ["this", "other"] and not writes
-    assert rows_of(tmp_path / "all.csv")[1:] == [["a", "1"], ["b", "2"]]
+    assert rows_of(tmp_path / "all.csv")[1:] == [["a", "1"], ["b", "2"], ["c", "3"]]
+
+
+def test_no_rows_of_a_node_that_does_not_wait_are_lost(
+    tmp_path: Path, writes: list[Callable[[], object]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on NFS: the lock of a folder is given to a process of each node, and tells each that it is alone."""
+    monkeypatch.setattr(tables, "alone", lambda _: nullcontext(True))
+    write_rows(tmp_path / "parts/a.csv", HEADER, [("a", 1)])
+
+    def other_node() -> None:
+        write_rows(tmp_path / "parts/b.csv", HEADER, [("b", 2)])
+        gather(tmp_path / "all.csv", tmp_path / "parts", HEADER)
+
+    writes += [other_node, lambda: None, lambda: None]  # of this node, of the other, and of this one again
+    gather(tmp_path / "all.csv", tmp_path / "parts", HEADER)
+    assert not writes and rows_of(tmp_path / "all.csv")[1:] == [["a", "1"], ["b", "2"]]
 
 
 def test_without_locks_a_table_is_written_twice_at_most(
