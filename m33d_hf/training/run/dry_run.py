@@ -29,7 +29,7 @@ from m33d_hf.training.run.memory import estimate_memory
 from m33d_hf.training.run.metric_names import check_metric
 from m33d_hf.training.run.plan import RunPlan, plan_run
 from m33d_hf.training.run.preparation import build_model
-from m33d_hf.training.run.resume import look_ahead, refuse_used_folder, run_facts
+from m33d_hf.training.run.resume import compared_facts, look_ahead, refuse_used_folder, run_facts
 from m33d_hf.training.run.stepping import loss_weights
 from m33d_hf.training.run.trial import measured_cost
 from m33d_hf.training.settling.settle import shorter
@@ -110,6 +110,7 @@ def _continued(
     facts = run_facts(args.to_dict(), task.data_digest(train_set) if known else "", plan, world)
     if not known:
         del facts["data_digest"]
+    facts = compared_facts(facts, task.former_digest(train_set) if known else None)
     return [f"continues from {look_ahead(folders, len(loss_weights(model)), facts)}"]
 
 

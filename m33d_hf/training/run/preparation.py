@@ -51,6 +51,8 @@ from m33d_hf.training.run.plan import plan_run
 from m33d_hf.training.run.reporting import Reporter
 from m33d_hf.training.run.resume import (
     EVAL_DIGEST,
+    FORMER,
+    compared_facts,
     continue_from,
     evaluation_differences,
     refuse_used_folder,
@@ -141,7 +143,19 @@ class Run:
     @cached_property
     def judged_facts(self) -> dict[str, Any]:
         """What is stored in checkpoints; for the main process, as it may read a list of all files."""
-        return self.facts | ({} if self._eval_set is None else {EVAL_DIGEST: self._eval_set.source.digest()})
+        return self.facts | ({} if self._eval_set is None else {EVAL_DIGEST: self.task.eval_digest(self._eval_set)})
+
+    @cached_property
+    def _compared_facts(self) -> dict[str, Any]:
+        """See the function; not before they are needed, as they may read a list of all files once more."""
+        return compared_facts(self.facts, self.task.former_digest(self.train_set))
+
+    def _judged_otherwise(self, state: Mapping[str, Any]) -> list[str]:
+        """Lines "key: before -> now", see `evaluation_differences`; for the main process, as `judged_facts`."""
+        facts = self._compared_facts | self.judged_facts
+        if self._eval_set is not None and state.get(EVAL_DIGEST) != facts[EVAL_DIGEST]:
+            facts[FORMER + EVAL_DIGEST] = self._eval_set.source.digest()  # with labels, whatever the task
+        return evaluation_differences(state, facts)
 
     def close(self) -> None:
         """End the loaders' workers and remove the hooks from the model."""
@@ -261,11 +275,13 @@ class Run:
         folders = find_checkpoints(self.args.resume, self.args.output_dir)
         if not folders:
             return None
-        found = continue_from(folders, self.engine, self.average, self.facts)
+        found = continue_from(folders, self.engine, self.average, self._compared_facts)
+        if found.state["data_digest"] != self.facts["data_digest"]:
+            self.facts = self._compared_facts  # so that this run's checkpoints are known for those of that run
         self.step = int(found.state["step"])
         if same_folder(found.folder.parent, self.store.folder):  # those of another run lie elsewhere
             self._metrics_record = found.state.get(METRICS_RECORD)
-            other = evaluation_differences(found.state, self.judged_facts) if self.ranks.main else []
+            other = self._judged_otherwise(found.state) if self.ranks.main else []
             self._other_evaluation = self.ranks.gather_objects(other)[0]
         self.store.damaged |= found.passed_over.keys()
         self.ranks.on_main(lambda: self.store.retain(self.step))  # drops what a kill kept from being dropped
@@ -289,7 +305,7 @@ class Run:
             )  # fmt: skip
         if self.store.best() is None or self._eval_set is None or not self.args.checkpoint.save_best:
             return
-        differences = evaluation_differences(read_state(path), self.judged_facts)
+        differences = self._judged_otherwise(read_state(path))
         if differences:
             self.store.damaged.add(path)
             logger.warning(

@@ -36,6 +36,8 @@ logger = logging.getLogger(__name__)
 # Best weights are compared by what evaluations find: a resumed run may be evaluated on other data or by another
 # protocol, and a run that was killed before its first checkpoint leaves them to whatever starts in its folder next.
 EVAL_DIGEST = "eval_digest"  # of the evaluation data, in the state of every checkpoint
+# Before the name of a digest: the same data's as earlier versions stored it. Only read beside the digest itself.
+FORMER = "former_"
 _LISTED = 8  # differences in one message
 
 
@@ -56,12 +58,17 @@ def check_resumable(state: Mapping[str, Any], folder: Path, now: Mapping[str, An
 
 def fact_differences(before: Mapping[str, Any], now: Mapping[str, Any], free: Sequence[str] = FREE) -> list[str]:
     """Lines "key: before -> now" for everything that decides a run's result, of facts as in `run_facts`; a digest that
-    `now` does not have is not compared."""
+    `now` does not have is not compared, and one that either has with `FORMER` counts as well."""
     return recipe_differences(before["args"], now["args"], free) + [
         f"{key}: {before.get(key)} -> {now[key]}"
         for key in ("data_digest", "effective_batch")
-        if key in now and before.get(key) != now[key]
+        if key in now and not _agree(key, before, now)
     ]
+
+
+def _agree(key: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    told = [(facts.get(key), facts.get(FORMER + key, facts.get(key))) for facts in (before, now)]
+    return any(one == other for one in told[0] for other in told[1])
 
 
 def evaluation_differences(former: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -78,7 +85,7 @@ def evaluation_differences(former: Mapping[str, Any], now: Mapping[str, Any]) ->
     if None in digests:  # of an earlier version
         return fact_differences(former, now, free)
     found = fact_differences(former, now, [*free, "data.eval_root"])
-    return found if digests[0] == digests[1] else [*found, f"{EVAL_DIGEST}: {digests[0]} -> {digests[1]}"]
+    return found if _agree(EVAL_DIGEST, former, now) else [*found, f"{EVAL_DIGEST}: {digests[0]} -> {digests[1]}"]
 
 
 def run_facts(args: Mapping[str, Any], data_digest: str, plan: RunPlan, world_size: int) -> dict[str, Any]:
@@ -89,6 +96,16 @@ def run_facts(args: Mapping[str, Any], data_digest: str, plan: RunPlan, world_si
         "effective_batch": plan.effective_batch,
         "world_size": world_size,
     }
+
+
+def compared_facts(facts: Mapping[str, Any], former: str | None) -> dict[str, Any]:
+    """`run_facts` to resume by, which those of an earlier version equal, too.
+
+    Args:
+        facts: of the run.
+        former: the training data's digest as earlier versions stored it; None where it is the same.
+    """
+    return {**facts, **({} if former is None else {f"{FORMER}data_digest": former})}
 
 
 def checkpoint_state(facts: Mapping[str, Any], step: int, engine: StepEngine) -> dict[str, Any]:

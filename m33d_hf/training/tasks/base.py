@@ -238,6 +238,14 @@ class Task:
         """Digest of the training data, stored in train_config.json and compared on resume."""
         return dataset.source.digest()
 
+    def former_digest(self, dataset: SampleDataset) -> str | None:
+        """`data_digest` as earlier versions stored it, whose runs can be resumed, too; None where it is the same."""
+        return None
+
+    def eval_digest(self, dataset: SampleDataset) -> str:
+        """Digest of the evaluation data, stored in checkpoints: evaluations of other data are not compared."""
+        return dataset.source.digest()
+
     def knows_digest(self, dataset: SampleDataset) -> bool:
         """Whether `data_digest` of a dry run's data is that of the run."""
         return True

@@ -141,7 +141,17 @@ class PretrainingTask(SourceTask):
         """Digest of the training data, and of the teacher if there is one: both must be unchanged when a run
         resumes. Labels, which are not read, are no part of it unless they decide which samples are drawn."""
         source = dataset.source
-        digest = source.digest() if self._drawn_by_labels else source.unlabelled_digest()
+        return self._with_teacher(source.digest() if self._drawn_by_labels else source.unlabelled_digest())
+
+    def former_digest(self, dataset: SampleDataset) -> str | None:
+        """With the labels, which once were part of it."""
+        return None if self._drawn_by_labels else self._with_teacher(dataset.source.digest())
+
+    def eval_digest(self, dataset: SampleDataset) -> str:
+        """Without labels, which are not read."""
+        return dataset.source.unlabelled_digest()
+
+    def _with_teacher(self, digest: str) -> str:
         return digest if self.teacher is None else f"{digest}, teacher {self.teacher.digest()}"
 
     def evaluate(self, model: nn.Module, loader: Iterable[Batch], accelerator: Accelerator) -> dict[str, float]:

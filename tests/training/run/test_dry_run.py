@@ -134,11 +134,33 @@ def test_a_digest_that_only_the_run_will_know_is_not_compared(trained: Path) -> 
         def knows_digest(self, dataset: SampleDataset) -> bool:
             return ActionDetectionTask().knows_digest(cast(SampleDataset, SimpleNamespace(store=None)))
 
+        def former_digest(self, dataset: SampleDataset) -> str | None:
+            return ActionDetectionTask().former_digest(dataset)
+
     args, _ = arguments("rooms/pretrain", trained)
     assert "continues from" in dry_run(args, Late())
     Late.knows_digest = PretrainingTask.knows_digest  # type: ignore[method-assign]
     with pytest.raises(ResumeError, match="of features that are not there"):
         dry_run(args, Late())
+
+
+def test_a_run_of_an_earlier_version_is_gone_on_from(trained: Path) -> None:
+    """Whose data had another digest then, as those of a labelled pre-training."""
+
+    class Former(PretrainingTask):
+        former = ""
+
+        def data_digest(self, dataset: SampleDataset) -> str:
+            return "without labels"
+
+        def former_digest(self, dataset: SampleDataset) -> str:
+            return f"{self.former}{PretrainingTask.former_digest(self, dataset)}"
+
+    args, _ = arguments("rooms/pretrain", trained)
+    assert "continues from" in dry_run(args, Former())
+    Former.former = "other "
+    with pytest.raises(ResumeError, match=r"data_digest: .* -> without labels"):
+        dry_run(args, Former())
 
 
 def test_it_stops_where_every_checkpoint_is_damaged(trained: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from m33d_hf.data.files.markers import mark_complete
 from m33d_hf.training.processes.checkpoint_files import read_state
 from m33d_hf.training.processes.checkpoints import CheckpointStore
 from m33d_hf.training.run.loop import train
-from m33d_hf.training.run.resume import EVAL_DIGEST, evaluation_differences
+from m33d_hf.training.run.resume import EVAL_DIGEST, FORMER, evaluation_differences, fact_differences
 
 # Nothing that a run finds is better.
 PERFECT = 0.0
@@ -79,6 +79,34 @@ def test_a_best_of_an_earlier_version_still_competes(tmp_path: Path) -> None:
     assert continued(tmp_path) == PERFECT
 
 
+@pytest.mark.parametrize("pictures", ["the same", "others"])
+@pytest.mark.parametrize("saved", [True, False])
+def test_a_best_whose_digests_had_labels_still_competes(tmp_path: Path, pictures: str, saved: bool) -> None:
+    """As those of an earlier version, by which a pre-training's labels were part of its data; before the first
+    checkpoint of the run, and after it."""
+    now = {"data": "tiny-24", "eval": "tiny-7" if pictures == "the same" else "tiny-9"}
+
+    class WithoutLabels(TinyTask):
+        def data_digest(self, dataset: Any) -> str:
+            return "without labels"
+
+        def former_digest(self, dataset: Any) -> str:
+            return now["data"]
+
+        def eval_digest(self, dataset: Any) -> str:
+            dataset.source.digest = lambda: now["eval"]
+            return "without labels"
+
+    if saved:
+        stopped(tmp_path)
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            stopped(tmp_path, StoppingTask(7, "crash"))
+        edit(tmp_path, lambda state: state["metrics"].update({"eval/rmse": PERFECT}))
+    train(tiny_arguments(tmp_path, evaluation__every_steps=6), WithoutLabels())
+    assert (best_error(tmp_path) == PERFECT) is (pictures == "the same")
+
+
 @pytest.mark.parametrize("changes", [{}, {"seed": 4}])
 def test_a_best_without_a_checkpoint_is_of_its_own_run(tmp_path: Path, changes: dict[str, Any]) -> None:
     """A kill after the first evaluation and before the first checkpoint; the next start is from step 0."""
@@ -99,6 +127,16 @@ def test_batches_count_where_an_evaluation_compares_their_samples() -> None:
     assert evaluation_differences(facts, now) == ["evaluation.batch_size: 32 -> 9"]
     assert evaluation_differences(facts, {**facts, EVAL_DIGEST: "c"}) == [f"{EVAL_DIGEST}: b -> c"]
     assert evaluation_differences({"metrics": {}}, now)
+
+
+def test_a_digest_of_an_earlier_version_counts_on_either_side() -> None:
+    facts = {"args": tiny_arguments("run").to_dict(), "data_digest": "labelled", "effective_batch": 4}
+    now = {**facts, "data_digest": "bare", f"{FORMER}data_digest": "labelled"}
+    assert fact_differences(facts, now) == fact_differences(now, facts) == fact_differences(now, now) == []
+    corrected = {**now, f"{FORMER}data_digest": "corrected"}
+    assert fact_differences(now, corrected) == []
+    assert fact_differences(facts, corrected) == ["data_digest: labelled -> bare"]
+    assert fact_differences(now, {**now, "data_digest": "other", f"{FORMER}data_digest": "more"})
 
 
 def test_an_earlier_version_is_compared_by_folders() -> None:

@@ -2,6 +2,7 @@ import json
 import multiprocessing
 import re
 import resource
+import shutil
 import signal
 
 import pytest
@@ -190,6 +191,50 @@ def test_a_changed_recipe_is_refused_with_its_differences(tmp_path):
     assert "logging" not in message
     with pytest.raises(ResumeError, match="effective_batch: 4 -> 8"):
         run(tmp_path, train__accumulation=2)
+
+
+class WithoutLabels(TinyTask):
+    """Whose digest was that of the source, labels and all, in earlier versions."""
+
+    def data_digest(self, dataset):
+        return f"{dataset.source.digest()} without labels"
+
+    def former_digest(self, dataset):
+        return dataset.source.digest()
+
+    eval_digest = data_digest
+
+
+def test_a_run_of_an_earlier_version_whose_digest_had_labels_is_resumed(tmp_path, uninterrupted):
+    whole, _ = uninterrupted
+    run(tmp_path / "a", StoppingTask(7))
+    with pytest.raises(ResumeError, match="data_digest: tiny-24 -> tiny-30 without labels"):
+        run(tmp_path / "a", WithoutLabels(), data__options={"size": 30})
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    assert run(tmp_path / "b", WithoutLabels()).step == 12
+    assert_same_weights(whole, tmp_path / "b")
+    state = json.loads((CheckpointStore(tmp_path / "b").latest() / "state.json").read_text())
+    assert state["data_digest"] == "tiny-24 without labels"
+    # The same command twice, as a job that was preempted: the folder is known for that of the run it went on from.
+    for _ in range(2):
+        assert run(tmp_path / "c", WithoutLabels(), resume=str(tmp_path / "a")).step == 12
+    assert_same_weights(whole, tmp_path / "c")
+
+
+@pytest.mark.parametrize("size", [24, 30])
+def test_a_finished_run_of_an_earlier_version_was_judged_by_the_same_data(tmp_path, capfd, size):
+    """Also where the digest of the evaluation data had their labels; not where the pictures are others."""
+
+    class Judged(WithoutLabels):
+        def build_datasets(self, args, model):
+            train_set, held_out = super().build_datasets(args, model)
+            held_out.source.size += size - 24
+            return train_set, held_out
+
+    run(tmp_path)
+    run(tmp_path, Judged())
+    told = "eval_digest: tiny-7 -> tiny-13 without labels\n" in capfd.readouterr().err
+    assert told is (size == 30)
 
 
 def test_batch_and_accumulation_may_be_traded(tmp_path):

@@ -261,11 +261,12 @@ def test_a_root_without_pairs(tmp_path: Path) -> None:
 
 
 def test_labels_are_no_part_of_the_data_unless_they_draw_them(tmp_path: Path) -> None:
-    """A corrected mask does not keep a pre-training from being resumed."""
+    """A corrected mask keeps no pre-training from being resumed, nor its evaluations from being compared. The digests
+    that earlier versions stored, which had the labels, are known."""
     root = write_frames(tmp_path / "data", 4, labels="label/{i}.png", size=(32, 32))
     given = {"recipe": "own/pretrain", "data.source": "folder", "data.root": str(root), "data.options.num_classes": "4"}
     fraction = {"data.label_fraction": "0.5"}
-    digests = {}
+    digests, judged, earlier = {}, {}, set()
     for when in ("before", "after"):
         for name, more in (("all", {}), ("drawn", fraction)):
             found = {**given, "train.max_steps": "1", "data.eval_split": "null", **more}
@@ -273,6 +274,11 @@ def test_labels_are_no_part_of_the_data_unless_they_draw_them(tmp_path: Path) ->
             task = PretrainingTask()
             train_set, _ = task.build_datasets(args, build_model(args, task))
             digests[when, name] = task.data_digest(train_set)
+            judged[when] = task.eval_digest(train_set)
+            former = task.former_digest(train_set)
+            assert former == (train_set.source.digest() if name == "all" else None)
+            earlier.add(former)
         save(root / "label/1.png", label_array(9, (32, 32)) % 2)
-    assert digests["before", "all"] == digests["after", "all"]
+    assert digests["before", "all"] == digests["after", "all"] == judged["before"] == judged["after"]
+    assert len(earlier) == 3, "None, and one for the masks as they were and are"
     assert digests["before", "drawn"] != digests["after", "drawn"]

@@ -213,8 +213,8 @@ def planned_features(
     Raises:
         ConfigError: the folder holds features of another origin.
     """
-    store = _store(args, model, share, inputs, write=False)
-    return store if _is_complete(store, share) else None
+    store, is_taken = _store(args, model, share, inputs, write=False)
+    return store if is_taken or _is_complete(store, share) else None
 
 
 def extracted_features(
@@ -233,7 +233,7 @@ def extracted_features(
         DataError: too many unreadable clips.
     """
     state = PartialState(cpu=args.cpu)
-    store = _store(args, model, share, inputs, write=state.is_main_process)
+    store, is_taken = _store(args, model, share, inputs, write=state.is_main_process)
     config, data = model.config, args.data
     extractor = FeatureExtractor(
         place(model, state.device).eval(),
@@ -253,7 +253,8 @@ def extracted_features(
         tell if args.logging.progress and state.is_main_process else None,
     )
     with memory_named(args, extracting=True):
-        extractor.run(share.source, share.videos)
+        # A training's features are complete, and not an evaluation's to write to: not even new times of change.
+        extractor.run(share.source, [] if is_taken else share.videos)
     model.train()
     bad, total, problems = bad_clips(store, share.keys)
     if state.is_main_process and problems:
@@ -266,7 +267,8 @@ def extracted_features(
 
 def _store(
     args: RunArguments, model: M33DForVideoActionDetection, share: Share, inputs: Sequence[str], write: bool
-) -> FeatureStore:
+) -> tuple[FeatureStore, bool]:
+    """The store, and whether it is the complete one of a training beside which the run evaluates."""
     whole = tuple(inputs) == model.task_inputs
     name = share.name if whole else f"{share.name}-{'-'.join(inputs)}"
     # Those of all that the model sees say nothing of inputs: they are what they were before there was a choice.
@@ -276,10 +278,10 @@ def _store(
     if args.eval_only and args.features.dir is None:  # beside a training, which may have extracted all of them
         trained = FeatureStore(own.parent / _FEATURES / name, args.features.format)
         if trained.holds(origin) and _is_complete(trained, share):
-            return trained
+            return trained, True
     store = FeatureStore(Path(args.features.dir or own / _FEATURES) / name, args.features.format)
     store.open_for(origin, write)
-    return store
+    return store, False
 
 
 def _is_complete(store: FeatureStore, share: Share) -> bool:

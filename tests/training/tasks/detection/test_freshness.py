@@ -25,6 +25,8 @@ from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.modeling.video_tasks_m33d import M33DForVideoActionDetection
 from m33d_hf.training.recipe.arguments import RunArguments
 from m33d_hf.training.run.dry_run import dry_run
+from m33d_hf.training.run.evaluation_run import evaluate_run
+from m33d_hf.training.run.loop import train
 from m33d_hf.training.run.preparation import build_model
 from m33d_hf.training.tasks.detection.feature_extraction import STAGE_ONE, encode, weights_digest
 from m33d_hf.training.tasks.detection.features import FeatureStore
@@ -232,6 +234,24 @@ def test_files_that_were_only_touched_are_the_same(root: Path, stage: str) -> No
     args = given(root, stage)
     args.data.root = str(moved)
     assert extract(args).keys() == before.keys(), "wherever the data lies"
+
+
+def test_an_evaluation_beside_a_training_leaves_its_features_as_they_are(root: Path, stage: str) -> None:
+    """Also where videos were copied or touched, whose new times a run notes in features of its own."""
+    args = given(root, stage)
+    args.features.dir = None
+    train(args, ActionDetectionTask())
+    run = Path(args.output_dir)
+    for path in root.glob("w_*/*/*"):
+        os.utime(path, ns=(1, 1))
+    before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in run.glob("features/*/*")}
+    again = given(root, stage)
+    again.features.dir, again.model, again.eval_only = None, {}, True
+    again.init_from, again.output_dir = str(run), str(run / "evaluation")
+    evaluate_run(again, ActionDetectionTask())
+    after = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in run.glob("features/*/*")}
+    assert after == before and len(before) > 4
+    assert not (run / "evaluation" / "features").exists(), "they were taken"
 
 
 def test_depth_beside_videos_and_its_numbering_count(tmp_path: Path, stage: str) -> None:
