@@ -126,6 +126,15 @@ def test_methods_change_only_what_defines_them() -> None:
     assert [(s.name, s.masking) for s in tube.specs] == [("rgb", "tube")]
 
 
+def test_hidden_depth_of_clips_is_what_was_confirmed() -> None:
+    """Plan clips_confirm: random tokens of RGB, and depth as a target alone; a command line may say otherwise."""
+    made = config(parse("orar_pretrain", "--method", "m33d_hidden"))
+    assert (made.specs[0].name, made.specs[0].role, made.specs[0].masking) == ("rgb", "both", "random")
+    assert (made.specs[1].role, made.specs[1].mask_ratio) == ("target", 1.0)
+    asked = config(parse("orar_pretrain", "--method", "m33d_hidden", "--modalities.rgb.masking", "tube"))
+    assert asked.specs[0].masking == "tube"
+
+
 def test_hidden_depth_in_one_stage_is_its_stage_2() -> None:
     one, two, first = (recipes.method_layer("m33d_hidden", stage, 1)[1] for stage in (None, 2, 1))
     assert one == two != first
