@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 from m33d_hf.experiments.collected import Rows, kept, pretraining_entry
@@ -112,7 +114,7 @@ def video_form(plan: Plan, rows: Rows) -> dict[str, Any]:
         "floor": floor,
         "conditions": plan.conditions,
         "pretraining": [_method(plan, rows, name, seed) for seed in plan.seeds for name in plan.trained],
-        "rows": [_video_row(name, row) for name, row in found.items()],
+        "rows": [_video_row(name, row, plan.folder) for name, row in found.items()],
     }  # fmt: skip
 
 
@@ -121,9 +123,11 @@ def _method(plan: Plan, rows: Rows, name: str, seed: int) -> dict[str, Any]:
     return {"id": plan.pretraining_id(name, seed), "method": name, **pretraining_entry(plan, rows, name, seed)}
 
 
-def _video_row(name: str, row: Mapping[str, Any]) -> dict[str, Any]:
+def _video_row(name: str, row: Mapping[str, Any], outputs: Path) -> dict[str, Any]:
     task, *rest = name.split("-")
     entry = {"id": name, "task": task, "method": "", "fraction": 0.0, "seed": -1}
     if task in ("actions", "phases"):
         entry |= {"fraction": float(rest[0]), "method": rest[1], "seed": int(rest[2].removeprefix("s"))}
-    return {**entry, **kept(row, "status", "error", "metrics", "seconds", "steps", "folder")}
+    # Results are moved and published, and say nothing of the machine.
+    place = {"folder": os.path.relpath(row["folder"], outputs)} if "folder" in row else {}
+    return {**entry, **kept(row, "status", "error", "metrics", "seconds", "steps"), **place}

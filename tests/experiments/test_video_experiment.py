@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from m33d_hf.errors import ConfigError
 from m33d_hf.experiments.collecting import collect
@@ -17,7 +19,7 @@ from m33d_hf.experiments.jobs import check_jobs
 from m33d_hf.experiments.plan import load_plan
 from m33d_hf.experiments.reading import as_tables
 from m33d_hf.experiments.rendering import floors
-from m33d_hf.experiments.report.demos.clips import summary
+from m33d_hf.experiments.report.demos.clips import summary, write_reports
 from m33d_hf.experiments.report.results import cell
 from m33d_hf.experiments.rows import actions, phases
 
@@ -79,7 +81,8 @@ def _results(tmp_path: Path) -> dict[str, Any]:
             value,
         )
         metrics |= {"top1": value, "map": value + 0.3}
-        rows[job.id] = {"status": "done", "metrics": metrics, "seconds": 1.0, "steps": 5, "folder": str(tmp_path)}
+        place = str(tmp_path / "runs")
+        rows[job.id] = {"status": "done", "metrics": metrics, "seconds": 1.0, "steps": 5, "folder": place}
         if job.id.startswith("pretrain-"):
             losses = {"loss/rgb": 0.91 if "videomae" in job.id else 0.97}
             rows[job.id] |= {"stage": None, "flops": 1.0, "cpu_seconds": 1.0, "encoder_parameters": 5,
@@ -111,6 +114,21 @@ def test_the_report_says_what_the_numbers_say(tmp_path: Path, capsys: pytest.Cap
     assert "1 jobs did not finish" in page.read_text(encoding="utf-8")
     assert "alone, unseen: 80.0 %." in text.read_text(encoding="utf-8")
     assert "**61.0** (60.0 / 62.0)" in text.read_text(encoding="utf-8")
+
+
+def test_the_report_can_be_moved(tmp_path: Path) -> None:
+    """Nothing names this machine, and pictures of runs are copied, since runs stay behind."""
+    results = _results(tmp_path)
+    assert str(tmp_path) not in json.dumps(results)
+    (tmp_path / "runs" / "evaluation").mkdir(parents=True)
+    for name in ("confusion_matrix.png", "evaluation/timeline_0.png"):
+        Image.new("RGB", (4, 4)).save(tmp_path / "runs" / name)
+    for folder in (tmp_path, tmp_path / "elsewhere" / "deeper"):
+        if folder != tmp_path:
+            shutil.copytree(tmp_path / "figures", folder / "figures")
+        write_reports(as_tables(results), folder)
+        shown = (folder / "video.md").read_text(encoding="utf-8")
+        assert "(figures/actions_confusion_matrix.png)" in shown and "(figures/phases_timeline_0.png)" in shown
 
 
 def test_a_videomae_that_has_not_learnt_gets_no_verdict(tmp_path: Path) -> None:

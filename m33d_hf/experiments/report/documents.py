@@ -18,6 +18,7 @@ COMMITTED = Path("results")  # holds a folder for every plan that was run in ful
 ARCHIVE = COMMITTED / "archive"
 AGAINST = ("scratch", "clips-scratch")
 _ROOMS, _LONGER, _HERE = "rooms/tables.md", "longer/tables.md", "README.md"
+_REPORTS = {"demo": ("report.md",), "demo-video": ("video.md",)}  # what a plan writes, where it is not as others
 # Plan -> (words, file of the archive) of what was measured before in its place; None where there was nothing.
 SUPERSEDED: dict[str, tuple[str, str] | None] = {
     "core": ("the main rows with one fine-tuning per encoder, berHu and 384 test frames", _LONGER),
@@ -125,7 +126,7 @@ def _not_run(plan: str, up: str) -> str:
 
 def _links(plan: str, up: str) -> str:
     """To everything that was written of committed results."""
-    names = ("report.md",) if plan.startswith("demo") else ("tables.md", "answers.md")
+    names = _REPORTS.get(plan, ("tables.md", "answers.md"))
     shown = ", ".join(f"[{name.removesuffix('.md')}]({_path(up, COMMITTED / plan / name)})" for name in names)
     return f"All numbers, every seed and the pictures: {shown}."
 

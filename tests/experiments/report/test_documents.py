@@ -187,7 +187,7 @@ def test_other_plans_are_in_evidence_alone_and_leave_the_rest(tmp_path: Path) ->
 def test_the_demos_results_have_another_name_than_their_plan(tmp_path: Path) -> None:
     _documents(tmp_path, "".join(f"{line}\n" for line in markers("demo-video")))
     (changed,) = update_documents(tmp_path, "demo-video", {**hand_made(), "name": "video"})
-    assert "](../results/demo-video/report.md)" in changed.read_text(encoding="utf-8")
+    assert "[video](../results/demo-video/video.md)" in changed.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("text", ["no markers", f"{BEGIN} only one", f"{END}\n{BEGIN}", f"{BEGIN}{END}{BEGIN}{END}"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shutil import copyfile
 
 from m33d_hf.data.clock import clock
 from m33d_hf.experiments.report.answers import answer_blocks, short_answers
@@ -87,15 +88,21 @@ def _tables(results: Results) -> list[Block]:
 
 
 def _pictures(results: Results, folder: Path) -> list[Block]:
-    """Confusion matrices and timelines that the runs of the first seed wrote, of the last method."""
+    """Confusion matrix and timelines of the first seed and the last method: copied from its runs, where they are still
+    beside the results."""
     blocks: list[Block] = []
+    figures = folder / "figures"
     for task, pattern in (("actions", "confusion_matrix.png"), ("phases", "evaluation/timeline_*.png")):
         fraction = max(results["fractions"][task])
         rows = [r for r in results["data"] if (r["task"], r["fraction"]) == (task, fraction) and r["status"] == DONE]
         if rows:
             row = [r for r in rows if r["seed"] == rows[0]["seed"]][-1]
-            found = sorted(Path(row["folder"]).glob(pattern))[:2]
-            blocks += [Picture(path, f"{task}, {row['method']}, seed {row['seed']}: {path.stem}") for path in found]
+            for path in sorted((folder / row["folder"]).glob(pattern))[:2]:
+                figures.mkdir(exist_ok=True)
+                copyfile(path, figures / f"{task}_{path.name}")
+            caption = f"{task}, {row['method']}, seed {row['seed']}: "
+            kept = sorted(figures.glob(f"{task}_*.png"))
+            blocks += [Picture(path, caption + path.stem.removeprefix(f"{task}_")) for path in kept]
     return [Heading("Pictures"), *blocks] if blocks else []
 
 
