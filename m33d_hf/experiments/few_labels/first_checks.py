@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from m33d_hf.data.loader.loading import SampleDataset
@@ -47,7 +47,7 @@ def check_runs(jobs: Sequence[Job], folder: Path, fresh: bool = False) -> None:
             if task != PretrainingTask.name:
                 judged = judged or _pictures(eval_set)
                 continue
-            _refuse_judged(judged, _pictures(train_set))
+            _refuse_judged(judged, _pictures(train_set) if judged else set())
             _tell_unlabelled(args, train_set, argv, str(folder / "runs" / job.id))
         except M33DError as error:
             reasons.setdefault(str(error), []).append(job.id)
@@ -93,15 +93,18 @@ def _pictures(dataset: SampleDataset | None) -> set[str]:
     """Where every sample that is one picture lies; clips of videos are told apart by their videos elsewhere."""
     if dataset is None or dataset.source.videos is not None:
         return set()
-    return {place for row in dataset.indices if (place := _place(dataset.source, row)) is not None}
+    return set(_places(dataset.source, dataset.indices))
 
 
-def _place(source: Source, row: int) -> str | None:
-    """Folder and key, of whatever source a mixture or several folders have it from; None if it lies nowhere."""
+def _places(source: Source, rows: Iterable[int]) -> Iterator[str]:
+    """Folder and key, of whatever source a mixture or several folders have them from; of what lies nowhere, none."""
     if isinstance(source, MixtureSource):
-        member, item, _ = source.place(row)
-        return _place(list(source.members.values())[member], item)
-    return None if source.root is None else str(source.root.resolve() / source[row].key)
+        items = [source.place(row) for row in rows]
+        for number, member in enumerate(source.members.values()):
+            yield from _places(member, (item for place, item, _ in items if place == number))
+    elif source.root is not None:
+        root = source.root.resolve()
+        yield from (str(root / source[row].key) for row in rows)
 
 
 def _refuse_judged(judged: set[str], learnt: set[str]) -> None:

@@ -13,7 +13,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from m33d_hf.data.depth.sampling import evenly_spaced
 from m33d_hf.data.plural import plural
@@ -69,9 +69,15 @@ def claim_names(output: Path, sources: Mapping[str, Path], share: Mapping[str, P
     inside = folders_inside(output, absolute.values())
     rows = [[name, _noted(absolute[name], inside), _content(absolute[name])] for name in fresh]
     lines = "".join(json.dumps(row) + "\n" for row in rows)
-    torn = path.is_file() and not path.read_bytes().endswith(b"\n") and path.stat().st_size > 0
-    with path.open("ab") as stream:  # ranks append side by side
-        stream.write((f"\n{lines}" if torn else lines).encode())
+    with path.open("ab+") as stream:  # ranks append side by side
+        stream.write((f"\n{lines}" if _is_torn(stream) else lines).encode())
+
+
+def _is_torn(stream: BinaryIO) -> bool:
+    """Whether a file ends within a line."""
+    size = stream.seek(0, os.SEEK_END)
+    stream.seek(max(0, size - 1))
+    return size > 0 and stream.read() != b"\n"
 
 
 def recorded_inputs(output: Path) -> dict[str, RecordedInput]:

@@ -74,6 +74,7 @@ class DepthFolder:
         known = getattr(processor, "depth_spec", None)
         self._known = None if known is None else spec_of(known)
         self._specs: dict[Path, DepthSpec | None] = {}
+        self._upright: set[Path] = set()  # of `_specs`, folders whose maps are stated to lie as upright pictures do
         self._stated(self.folder)
         self._counting = threading.Lock()
         self.used = self.lacking = 0
@@ -84,21 +85,24 @@ class DepthFolder:
     def _stated(self, folder: Path) -> DepthSpec | None:
         """What the nearest depth_spec.json says of maps in a folder: recordings below the given one have their own."""
         if folder not in self._specs:
-            found = self._read_spec(folder) if spec_folder(folder) else None
+            place = spec_folder(folder)
+            written = None if place is None else read_spec_file(place)
+            found = None if written is None else self._read_spec(folder, written)
             if found is not None and self._known is not None and found.kind != self._known.kind:
                 raise ConfigError(
                     f"--depth {folder} holds {found.kind} depth (depth_spec.json), but the model was trained on "
                     f"{self._known.kind} depth; give it that."
                 )
+            if states(written, "upright"):
+                self._upright.add(folder)
             self._specs[folder] = found
         return self._specs[folder]
 
-    def _read_spec(self, folder: Path) -> DepthSpec:
-        """Of a depth_spec.json, with what it leaves open from --depth_unit, or else from the processor.
+    def _read_spec(self, folder: Path, written: Mapping[str, Any]) -> DepthSpec:
+        """Of the content of a depth_spec.json, with what it leaves open from --depth_unit, or else from the processor.
 
         The processor is not asked where the file has a unit, or a scale, or another kind: the rest of it would not fit.
         """
-        written = read_spec_file(spec_folder(folder) or folder) or {}
         open_unit = written.get("unit") is written.get("scale") is None
         if self._unit is not None or self._known is None or not open_unit:
             return read_sidecar_spec(folder, unit=self._unit)
@@ -167,7 +171,7 @@ class DepthFolder:
     def _read_map(self, path: Path, size: tuple[int, int], lies: int) -> dict[str, Any]:
         values, own = load_map(path)
         stated = self._stated_below(path.parent)
-        if own == 1 and not (stated and states(read_spec_file(spec_folder(path.parent) or path.parent), "upright")):
+        if own == 1 and path.parent not in self._upright:
             values = as_the_picture_lies(values, path, lies, size, self._orientation, "--depth_orientation")
         values = self._sized(path, values, size)
         if stated is not None:

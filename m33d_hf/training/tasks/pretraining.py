@@ -144,8 +144,9 @@ class PretrainingTask(SourceTask):
         return self._with_teacher(source.digest() if self._drawn_by_labels else source.unlabelled_digest())
 
     def former_digest(self, dataset: SampleDataset) -> str | None:
-        """With the labels, which once were part of it."""
-        return None if self._drawn_by_labels else self._with_teacher(dataset.source.digest())
+        """With the labels, which once were part of it; where there are none it is not reckoned again."""
+        unlabelled = dataset.source.class_names is dataset.source.action_names is None
+        return None if self._drawn_by_labels or unlabelled else self._with_teacher(dataset.source.digest())
 
     def eval_digest(self, dataset: SampleDataset) -> str:
         """Without labels, which are not read."""
