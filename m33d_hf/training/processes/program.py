@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import io
 import os
@@ -35,12 +36,16 @@ class _Printed(io.FileIO):
 def program(main: Callable[[], int]) -> int:
     """Run a script: `sys.exit(program(main))`; where its output is cut off (`| head`), it ends without a word.
 
+    A crash below Python (a decoder, a process group) says which lines its threads were at.
+
     Args:
         main: the script; returns its exit code.
 
     Returns:
         that; 141 where nobody reads on.
     """
+    with suppress(AttributeError, OSError, ValueError):  # standard error is no file, as under a notebook
+        faulthandler.enable()
     sys.stdout, sys.stderr = _watched(sys.stdout), _watched(sys.stderr)
     try:
         try:

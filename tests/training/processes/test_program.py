@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -53,6 +54,16 @@ def test_another_closed_pipe_remains_an_error() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 1 and "BrokenPipeError" in done.stderr
+
+
+def test_a_crash_below_python_says_where() -> None:
+    code = (
+        "import os, sys; from m33d_hf.training.processes.program import program\n"
+        "def decoding():\n    os.abort()\n"
+        "sys.exit(program(decoding))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGABRT and "in decoding" in done.stderr
 
 
 def test_what_is_printed_arrives_as_before() -> None:
