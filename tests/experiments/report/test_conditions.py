@@ -94,7 +94,7 @@ def test_the_plan_of_clips_waits_for_its_videomae(tmp_path: Path) -> None:
     assert masked == {one["variant"] for one in plan.conditions}
     assert plan.loss_floors("clips-videomae") == {"loss/rgb": pytest.approx(127 / 128)}
     lines = dry_run_lines(plan, jobs_of(plan), 2)
-    assert "condition: nothing is concluded unless loss/rgb of clips-videomae is below 0.95" in lines
+    assert "condition: nothing is concluded unless loss/rgb of videomae-random is below 0.95" in lines
 
 
 def test_a_condition_of_a_row_that_the_budget_leaves_out_is_left_out(tmp_path: Path) -> None:
