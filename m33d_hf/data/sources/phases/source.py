@@ -72,7 +72,8 @@ class PhasesSource(PhaseSource):
             case's clock to the video's first frame). Null: every video is a case. Splits and shares of labels keep the
             cameras of a case together; its annotation bears the name of the case or of one of its videos.
         annotations: folder or file of the annotations, `none`, or `auto`: `phase_annotations/` and the like, or files
-            beside the videos; not looked for when whole videos are the items, unless require_annotations is true.
+            beside the videos; not looked for when whole videos are the items, unless require_annotations is true. Runs
+            of pre-training pass `none` where nothing else is stated, and require_annotations=false.
         annotation_format: `auto`, `frames`, `rows` (one phase a line, one line a frame), `timestamps`, `segments` or
             `levels` (JSON).
         annotation_level: `phases` or `steps` of JSON with several levels. Within one, segments may lie inside others:
