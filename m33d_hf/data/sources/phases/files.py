@@ -16,6 +16,7 @@ from m33d_hf.data.sample import VideoHandle
 from m33d_hf.data.source import Unpaired
 from m33d_hf.data.sources.frames.folder import HOW_TO_FIX, ROOT_SEQUENCE, FolderSource
 from m33d_hf.data.sources.frames.layouts import list_files
+from m33d_hf.data.sources.frames.pairing import composed, folded
 from m33d_hf.data.sources.phases.annotations import (
     FORMATS,
     Annotation,
@@ -294,8 +295,9 @@ def find_annotations(
     """Read all annotation files and pair them with videos by name.
 
     `video01-phase.txt`, `video01-timestamp.txt`, `video01.csv`, `video01_Annotation_Phase.csv`, `video01.mp4.json` and
-    `label_video01.txt` belong to `video01`, wherever the video lies and in upper or lower case. Of several files for
-    one video, one with a line per frame goes before timestamps, and these before segments.
+    `label_video01.txt` belong to `video01`, wherever the video lies and in upper or lower case; where both the file and
+    the video lie in a folder, one of the two paths is the end of the other. Of several files for one video, one with a
+    line per frame goes before timestamps, and these before segments.
 
     Args:
         root: root of the data set.
@@ -315,7 +317,7 @@ def find_annotations(
     files = [file for file in files if base / file != known and not is_recorded_table(base / file)]
     found = FoundAnnotations()
     claims: dict[str, list[Path]] = {}
-    tables: list[Path] = []
+    tables: list[str] = []
     for file in files:
         key = _key_of_file(file, keys)
         if key is None and len(keys) == len(files) == 1 and keys[0] == ROOT_SEQUENCE:
@@ -323,12 +325,12 @@ def find_annotations(
         if key is not None:
             claims.setdefault(key, []).append(base / file)
         elif strict or PurePosixPath(file).suffix.lower() not in (".txt", ".json"):
-            tables.append(base / file)
+            tables.append(file)
     for key, paths in claims.items():
         path = _choose(key, paths, options.kind, found.unpaired)
-        _take(found, read_annotations(path, options), keys, key)
-    for path in tables:
-        _read_table_of_videos(found, path, keys, options, strict and len(files) == 1)
+        _take(found, read_annotations(path, options), keys, key, path.name)
+    for file in tables:
+        _read_table_of_videos(found, base, file, keys, options, strict and len(files) == 1)
     return found
 
 
@@ -357,39 +359,66 @@ def _text_files(folder: Path, subtitles: bool = False) -> list[str]:
 
 def _key_of_file(file: str, keys: Sequence[str]) -> str | None:
     """Key of the video that a file belongs to, by its name with and without words for what it is."""
+    return next((key for name in _names_in(file) if (key := _key_of_name(name, keys)) is not None), None)
+
+
+def _names_in(file: str) -> Iterator[str]:
+    """What a file may be called after: its name without suffix, then without words for what it holds."""
     stem = PurePosixPath(file).with_suffix("").as_posix()
     while True:
-        found = _key_of_name(stem, keys)
+        yield stem
         path = PurePosixPath(stem)
         bare = _KIND_BEFORE.sub("", path.name)
-        if found is None and bare and bare != path.name:
-            found = _key_of_name(path.with_name(bare).as_posix(), keys)
+        if bare and bare != path.name:
+            yield path.with_name(bare).as_posix()
         shorter = _WHAT_IT_IS.sub("", stem)
-        if found is not None or shorter in (stem, ""):
-            return found
+        if shorter in (stem, ""):
+            return
         stem = shorter
 
 
 def _key_of_name(name: str, keys: Sequence[str]) -> str | None:
-    """Key of the video called `name`: its whole key, or its last part, with or without a video's suffix.
+    """Key of the video called `name`, with or without a video's suffix: the whole key, or the end of it or of the name.
 
-    Upper and lower case count only where keys differ in nothing else.
+    `case2` and `videos/siteA/case2` are the video `siteA/case2`, `siteB/case2` is not: sites call their cases alike.
+    Upper and lower case count only where keys differ in nothing else, and how accents are stored never counts.
 
     Raises:
         DataError: two videos bear the name.
     """
-    plain = name.replace("\\", "/").strip("/")
-    if plain.lower().endswith(tuple(VIDEO_SUFFIXES)):
-        plain = PurePosixPath(plain).with_suffix("").as_posix()
+    plain = _plain(name)
     if plain in keys:
         return plain
-    last = PurePosixPath(plain).name
-    same = [key for key in keys if PurePosixPath(key).name == last]
-    same = same or [key for key in keys if key.casefold() == plain.casefold()]
-    same = same or [key for key in keys if PurePosixPath(key).name.casefold() == last.casefold()]
-    if len(same) > 1:
-        raise DataError(f"{name!r} matches several videos: {', '.join(same)}; put the folder in front of the name")
-    return same[0] if same else None
+    for form in (composed, folded):
+        wanted, forms = form(plain), {key: form(key) for key in keys}
+        same = [key for key, known in forms.items() if known == wanted]
+        same = same or [key for key, known in forms.items() if _is_end(known, wanted) or _is_end(wanted, known)]
+        if len(same) > 1:
+            raise DataError(f"{name!r} matches several videos: {', '.join(same)}; put the folder in front of the name")
+        if same:
+            return same[0]
+    return None
+
+
+def _plain(name: str) -> str:
+    plain = name.replace("\\", "/").strip("/")
+    return PurePosixPath(plain).with_suffix("").as_posix() if plain.lower().endswith(tuple(VIDEO_SUFFIXES)) else plain
+
+
+def _is_end(end: str, path: str) -> bool:
+    return path.endswith(f"/{end}")
+
+
+def _without_video(name: str, keys: Sequence[str]) -> str:
+    """Why a file or an entry of a table is not used; names a video that is called alike and lies elsewhere."""
+    lasts = {folded(PurePosixPath(_plain(each)).name) for each in _names_in(_plain(name))}
+    other = next((key for key in keys if "/" in key and folded(PurePosixPath(key).name) in lasts), None)
+    if other is None or "/" not in _plain(name):
+        return "no video of that name"
+    return (
+        f"no video of that name in its folder; {other} lies in another. If they belong together, give the folder of "
+        "the videos with --data.options.videos, and that of the annotations with --data.options.annotations"
+    )
 
 
 def _choose(key: str, paths: Sequence[Path], kind: str, unpaired: list[Unpaired]) -> Path:
@@ -409,13 +438,15 @@ def _choose(key: str, paths: Sequence[Path], kind: str, unpaired: list[Unpaired]
     return fitting[0]
 
 
-def _take(found: FoundAnnotations, annotations: Sequence[Annotation], keys: Sequence[str], key: str | None) -> None:
+def _take(
+    found: FoundAnnotations, annotations: Sequence[Annotation], keys: Sequence[str], key: str | None, file: str
+) -> None:
     """Hand out the annotations of one file: to `key`, or to the videos that a video column names."""
     for annotation in annotations:
         target = key if annotation.video is None else _key_of_name(annotation.video, keys)
         if target is None:
             what = annotation.path.name + (f", video {annotation.video!r}" if annotation.video else "")
-            found.unpaired.append(Unpaired(what, "no video of that name"))
+            found.unpaired.append(Unpaired(what, _without_video(annotation.video or file, keys)))
             found.others.append(annotation)
         elif target in found.by_key:
             raise DataError(f"video {target!r} is annotated in {found.by_key[target].path} and in {annotation.path}")
@@ -424,9 +455,10 @@ def _take(found: FoundAnnotations, annotations: Sequence[Annotation], keys: Sequ
 
 
 def _read_table_of_videos(
-    found: FoundAnnotations, path: Path, keys: Sequence[str], options: AnnotationOptions, only: bool
+    found: FoundAnnotations, base: Path, file: str, keys: Sequence[str], options: AnnotationOptions, only: bool
 ) -> None:
     """A file that bears no video's name: one for all videos, an annotation of an absent one, or something else."""
+    path = base / file
     try:
         # What is a table of segments or of videos at least is meant for us: mistakes in it are raised below.
         meant = only or names_its_videos(path)
@@ -434,4 +466,4 @@ def _read_table_of_videos(
     except DataError as error:
         found.unpaired.append(Unpaired(path.name, f"no video of that name, and not an annotation ({error})"))
         return
-    _take(found, read_annotations(path, options) if meant else annotations, keys, None)
+    _take(found, read_annotations(path, options) if meant else annotations, keys, None, file)

@@ -1,0 +1,70 @@
+"""Which video an annotation belongs to, and which files below a root are videos of the `phases` source."""
+
+from __future__ import annotations
+
+import unicodedata
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from m33d_hf.data.sources.phases.files import FoundAnnotations, find_annotations
+from m33d_hf.errors import DataError
+
+
+def _annotate(root: Path, *files: str) -> None:
+    for file in files:
+        path = root / "annotations" / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("Frame\tPhase\n0\tcut\n", encoding="utf-8")
+
+
+def _by_key(root: Path, found: FoundAnnotations) -> dict[str, str]:
+    return {
+        key: each.path.relative_to(root / "annotations").as_posix() + (f" {each.video}" if each.video else "")
+        for key, each in found.by_key.items()
+    }
+
+
+def test_an_annotation_of_another_site_is_given_to_nobody(tmp_path: Path) -> None:
+    _annotate(tmp_path, "siteA/case1.txt", "siteB/case1.txt", "siteB/case2.txt", "siteB/label_case3.txt")
+    keys = ["siteA/case1", "siteA/case2", "siteA/case3", "siteB/case1"]
+    found = find_annotations(tmp_path, keys)
+    assert _by_key(tmp_path, found) == {"siteA/case1": "siteA/case1.txt", "siteB/case1": "siteB/case1.txt"}
+    reasons = [(entry.path, entry.reason.partition(". ")[0]) for entry in found.unpaired]
+    assert reasons == [
+        ("case2.txt", "no video of that name in its folder; siteA/case2 lies in another"),
+        ("label_case3.txt", "no video of that name in its folder; siteA/case3 lies in another"),
+    ]
+    assert all("--data.options.videos" in entry.reason for entry in found.unpaired)
+
+
+def test_a_table_names_the_videos_of_its_site(tmp_path: Path) -> None:
+    path = tmp_path / "annotations/all.csv"
+    path.parent.mkdir()
+    rows = "siteB/case2.mp4,0,5,cut\nVIDEOS/sitea/case1.mp4,0,5,cut\ncase4,0,5,cut\n"
+    path.write_text("video,start_frame,end_frame,phase\n" + rows)
+    found = find_annotations(tmp_path, ["siteA/case1", "siteA/case2", "siteB/case1", "siteB/case4"])
+    assert _by_key(tmp_path, found) == {
+        "siteA/case1": "all.csv VIDEOS/sitea/case1.mp4",
+        "siteB/case4": "all.csv case4",
+    }
+    (left,) = found.unpaired
+    assert left.path == "all.csv, video 'siteB/case2.mp4'" and "siteA/case2 lies in another" in left.reason
+    path.write_text("video,start_frame,end_frame,phase\ncase1,0,5,cut\n")
+    with pytest.raises(DataError, match=r"'case1' matches several videos: siteA/case1, siteB/case1; put the folder"):
+        find_annotations(tmp_path, ["siteA/case1", "siteB/case1"])
+
+
+def test_a_folder_on_one_side_alone_says_nothing(tmp_path: Path) -> None:
+    _annotate(tmp_path, "v1-phase.txt", "late/v2.txt")
+    found = find_annotations(tmp_path, ["ward/v1", "v2"])
+    assert _by_key(tmp_path, found) == {"ward/v1": "v1-phase.txt", "v2": "late/v2.txt"}
+
+
+@pytest.mark.parametrize("stored", ["NFC", "NFD"])
+def test_accents_are_the_same_however_they_are_stored(tmp_path: Path, stored: Literal["NFC", "NFD"]) -> None:
+    other: Literal["NFC", "NFD"] = "NFD" if stored == "NFC" else "NFC"
+    keys = [unicodedata.normalize(stored, name) for name in ("Opération1", "Zürich/fall2")]
+    _annotate(tmp_path, *(unicodedata.normalize(other, name) for name in ("opération1-phase.txt", "Zürich/fall2.txt")))
+    assert set(find_annotations(tmp_path, keys).by_key) == set(keys)
