@@ -8,10 +8,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 
-from m33d_hf.data.depth.maps import SPEC_FILE, depth_keys, find_depth_of, how_to_extract, read_sidecar_spec
+from m33d_hf.data.depth.maps import (
+    DEPTH_FOLDERS,
+    SPEC_FILE,
+    depth_folder,
+    depth_keys,
+    find_depth_of,
+    how_to_extract,
+    read_sidecar_spec,
+)
 from m33d_hf.data.depth.options import DepthOptions
 from m33d_hf.data.files.data_set_tables import stated_places
-from m33d_hf.data.plural import plural
+from m33d_hf.data.plural import agree, plural
 from m33d_hf.data.sample import VideoHandle
 from m33d_hf.data.source import Unpaired
 from m33d_hf.data.sources.frames.folder import HOW_TO_FIX, ROOT_SEQUENCE, FolderSource
@@ -35,7 +43,6 @@ logger = logging.getLogger(__name__)
 ANNOTATION_FOLDERS = ("phase_annotations", "annotations", "phases", "segments", "labels")
 _ANNOTATION_SUFFIXES = (".txt", ".csv", ".tsv", ".json")
 _SUBTITLES = (".srt", ".vtt")  # only in folders of annotations: beside videos they are what somebody says
-DEPTH_FOLDERS = ("depth", "depths", "disparity")
 _WHAT_IT_IS = re.compile(r"[-_. ]+(phases?|timestamps?|segments?|annotations?|labels?)$", re.IGNORECASE)
 _KIND_BEFORE = re.compile(r"^(phases?|annotations?|labels?)[-_. ]+", re.IGNORECASE)
 _HOW_TO_NAME = (
@@ -110,7 +117,8 @@ def find_videos(root: Path, videos: str, options: VideoOptions) -> FoundVideos:
 
     Args:
         root: root of the data set.
-        videos: a folder (relative to the root or absolute), or "auto": `videos/` where present, else the root.
+        videos: a folder (relative to the root or absolute), or "auto": `videos/` where present, else the root. What
+            lies in a folder of depth below it is left out, and told.
 
     Raises:
         ConfigError: options that contradict the files.
@@ -118,15 +126,26 @@ def find_videos(root: Path, videos: str, options: VideoOptions) -> FoundVideos:
     """
     folder = _folder_of(root, videos)
     listing = list_files(folder)
-    files = [file for file in listing.files if file.lower().endswith(tuple(VIDEO_SUFFIXES))]
-    if files:
-        return _video_files(root, folder, files, options)
-    if not listing.images():
+    there = [file for file in listing.files if file.lower().endswith(tuple(VIDEO_SUFFIXES))]
+    files = [file for file in there if depth_folder(PurePosixPath(file)) is None]
+    aside = "" if len(files) == len(there) else _depth_videos_in_words(folder, sorted(set(there) - set(files)))
+    if not files and not listing.images():
         kinds = " ".join(sorted(VIDEO_SUFFIXES))
         raise DataError(
-            f"{folder} holds neither a video ({kinds}) nor frames. Found:\n{listing.summary()}\n{_HOW_TO_NAME}"
+            f"{folder} holds neither a video ({kinds}) nor frames. {aside}{'. ' * bool(aside)}"
+            f"Found:\n{listing.summary()}\n{_HOW_TO_NAME}"
         )
-    return _frame_folders(folder, options)
+    found = _video_files(root, folder, files, options) if files else _frame_folders(folder, options)
+    found.told += [aside] if aside else []
+    return found
+
+
+def _depth_videos_in_words(folder: Path, files: Sequence[str]) -> str:
+    return (
+        f"{plural(len(files), 'video')} below folders of depth {agree(len(files), 'is', 'are')} left out, the first "
+        f"{folder / files[0]}: depth is read from pictures and arrays, not from videos (docs/depth_units.md). If "
+        f"{agree(len(files), 'it is', 'they are')} RGB, name the folder: --data.options.videos"
+    )
 
 
 def _folder_of(root: Path, given: str) -> Path:

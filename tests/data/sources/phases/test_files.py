@@ -8,7 +8,9 @@ from typing import Literal
 
 import pytest
 
+from helpers.videos import write_video
 from m33d_hf.data.sources.phases.files import FoundAnnotations, find_annotations
+from m33d_hf.data.sources.phases.source import PhasesSource
 from m33d_hf.errors import DataError
 
 
@@ -68,3 +70,21 @@ def test_accents_are_the_same_however_they_are_stored(tmp_path: Path, stored: Li
     keys = [unicodedata.normalize(stored, name) for name in ("Opération1", "Zürich/fall2")]
     _annotate(tmp_path, *(unicodedata.normalize(other, name) for name in ("opération1-phase.txt", "Zürich/fall2.txt")))
     assert set(find_annotations(tmp_path, keys).by_key) == set(keys)
+
+
+def test_videos_in_folders_of_depth_are_no_rgb(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever writes depth as video beside the RGB would train on both."""
+    for name in ("case0.mp4", "ward/case1.mp4", "depth/case0.mkv", "ward/Depth/case1.mkv"):
+        write_video(tmp_path / name, 3)
+    source = PhasesSource(tmp_path, unit="videos")
+    assert [video.key for video in source.videos] == ["case0", "ward/case1"]
+    told = f"2 videos below folders of depth are left out, the first {tmp_path / 'depth/case0.mkv'}: depth is read from"
+    assert told in caplog.text and any(note.startswith(told) for note in source.notes)
+    named = PhasesSource(tmp_path, unit="videos", videos="depth")
+    assert [video.key for video in named.videos] == ["case0"] and "left out" not in " ".join(named.notes)
+    for name in ("case0.mp4", "ward/case1.mp4"):
+        (tmp_path / name).unlink()
+    with pytest.raises(
+        DataError, match=r"neither a video .* nor frames\. 2 videos below folders of depth are left out"
+    ):
+        PhasesSource(tmp_path, unit="videos")
