@@ -88,7 +88,18 @@ class FoundVideo:
 
 @dataclass
 class FoundVideos:
-    """All videos under a root, by key in natural order, before any split; `told` is for the log of every run."""
+    """All videos under a root, by key in natural order, before any split.
+
+    Attributes:
+        videos: by key, `lacking` included.
+        depth_spec: meaning of their depth, None without.
+        names: key -> what a list may call the video.
+        unpaired: files that are not used, with the reason.
+        notes: sentences about what was found.
+        told: those for the log of every run.
+        lacking: keys of videos that are left out for their depth, which is done after splits: they are the same for
+            runs that need no depth, so that none is pre-trained on what another is judged by.
+    """
 
     videos: dict[str, FoundVideo]
     depth_spec: DepthSpec | None
@@ -96,6 +107,7 @@ class FoundVideos:
     unpaired: list[Unpaired] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     told: list[str] = field(default_factory=list)
+    lacking: set[str] = field(default_factory=set)
 
 
 @dataclass(frozen=True)
@@ -192,8 +204,7 @@ def _video_files(root: Path, folder: Path, files: Sequence[str], options: VideoO
         maps = None if sidecars is None else find_depth_of(sidecars, depth_keys(folder / file, (root, folder)), spec)
         if maps is None and sidecars is not None:
             found.unpaired.append(Unpaired(file, f"no depth for it in {sidecars.name}"))
-            if options.require_depth:
-                continue
+            found.lacking |= {key} if options.require_depth else set()
         handle = VideoFile(key=key, path=Path(file), depth=maps, root=folder, stated_fps=options.fps)
         depth = (None, "") if maps is None else (sidecars, maps.key)
         found.videos[key] = FoundVideo(handle, FileList(folder, (file,), *depth))
@@ -274,14 +285,12 @@ def _frame_folders(folder: Path, options: VideoOptions) -> FoundVideos:
             f"Found:\n{list_files(folder).summary()}\n{HOW_TO_FIX}"
         )
     for sequence in source.sequences:
-        if sequence.key in without:
-            continue
         frames = [file for frame in sequence.frames for file in (frame.rgb, frame.depth) if file is not None]
         videos[sequence.key] = FoundVideo(sequence, FileList(folder, tuple(frames)))
     names = {key: key for key in videos}
     unpaired = [*source.unpaired, *(Unpaired(key, "it has no depth") for key in without)]
     notes = [f"{plural(len(videos), 'folder')} of frames in {folder.name}", *source.notes]
-    return FoundVideos(videos, source.depth_spec, names, unpaired, notes)
+    return FoundVideos(videos, source.depth_spec, names, unpaired, notes, lacking=set(without))
 
 
 @dataclass

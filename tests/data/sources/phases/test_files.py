@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import unicodedata
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
 import pytest
 
+from helpers.frames_on_disk import write_frames
 from helpers.videos import write_video
 from m33d_hf.data.sources.phases.files import FoundAnnotations, find_annotations
 from m33d_hf.data.sources.phases.source import PhasesSource
-from m33d_hf.errors import DataError
+from m33d_hf.errors import DataError, MissingSplitError
 
 
 def _annotate(root: Path, *files: str) -> None:
@@ -88,3 +90,48 @@ def test_videos_in_folders_of_depth_are_no_rgb(tmp_path: Path, caplog: pytest.Lo
         DataError, match=r"neither a video .* nor frames\. 2 videos below folders of depth are left out"
     ):
         PhasesSource(tmp_path, unit="videos")
+
+
+def _keys(root: Path, split: str, **options: Any) -> list[str]:
+    return [video.key for video in PhasesSource(root, split, unit="videos", **options).videos]
+
+
+@pytest.mark.parametrize("kind", ["files", "frames"])
+def test_who_needs_depth_splits_as_who_does_not(tmp_path: Path, kind: str) -> None:
+    """Pre-training with depth, then fine-tuning on RGB of all: what the one trains on is not held out by the other."""
+    names = [f"case{number}" for number in range(10)]
+    deep = [name for name in names if name not in ("case2", "case5", "case6")]
+    for name in names:
+        depth = "depth/{i}.png" if name in deep else None
+        if kind == "frames":
+            write_frames(tmp_path / name, 3, rgb="color/{i}.png", depth=depth)
+            continue
+        write_video(tmp_path / f"videos/{name}.mp4", 3)
+        if depth is not None:
+            (tmp_path / "depth").mkdir(exist_ok=True)
+            np.save(tmp_path / f"depth/{name}.npy", np.full((3, 4, 6), 1500, np.uint16))
+    stated = {"depth_unit": "mm"}
+    parts = {split: _keys(tmp_path, split, depth="none") for split in ("train", "validation", "test")}
+    assert sorted(name for part in parts.values() for name in part) == names
+    for split in ("train", "all"):
+        wanted = [name for name in parts.get(split, names) if name in deep]
+        assert _keys(tmp_path, split, require_depth=True, **stated) == wanted
+    (tmp_path / "train.txt").write_text("case0\ncase2\n")
+    (tmp_path / "validation.txt").write_text("case5\n")
+    source = PhasesSource(tmp_path, "train", unit="videos", require_depth=True, **stated)
+    assert [video.key for video in source.videos] == ["case0"]
+    assert not any("there is no such video" in entry.reason for entry in source.unpaired), "it is there, without depth"
+    with pytest.raises(MissingSplitError, match="the split validation has no depth for its 1 case, the first is case5"):
+        PhasesSource(tmp_path, "validation", unit="videos", require_depth=True, **stated)
+
+
+def test_a_case_keeps_the_cameras_that_have_depth(tmp_path: Path) -> None:
+    for name in ("a_cam1", "a_cam2", "b_cam1", "b_cam2"):
+        write_video(tmp_path / f"videos/{name}.mp4", 3)
+    (tmp_path / "depth").mkdir()
+    np.save(tmp_path / "depth/a_cam2.npy", np.full((3, 4, 6), 1500, np.uint16))
+    (tmp_path / "train.txt").write_text("a_cam2\nb\n")
+    _annotate(tmp_path, "a.txt")
+    source = PhasesSource(tmp_path, "train", cameras="_cam*", require_depth=True, depth_unit="mm", label_fps=25)
+    (video,) = source.videos
+    assert (video.key, video.case, video.phases.tolist()) == ("a_cam2", "a", [0, 255, 255])
