@@ -123,11 +123,11 @@ def _by_table(path: Path, files: Mapping[str, str]) -> tuple[Cases, list[Unpaire
             f"{path} lacks the column {lacking[0]!r}; it has {', '.join(rows.fieldnames or ()) or 'none'}. The columns "
             "of a table of cameras are case, camera, video and, in seconds, offset"
         )
-    whole = {composed(name): key for key, file in files.items() for name in (key, file)}
+    whole = {composed(place): found for found, file in files.items() for place in (found, file)}
     bare: dict[str, list[str]] = {}
-    for key, file in files.items():
-        for name in {composed(PurePosixPath(path).name) for path in (key, file)}:
-            bare.setdefault(name, []).append(key)
+    for found, file in files.items():
+        for last in {composed(PurePosixPath(place).name) for place in (found, file)}:
+            bare.setdefault(last, []).append(found)
     cases: Cases = {}
     unused: list[Unpaired] = []
     used: dict[str, int] = {}
@@ -155,7 +155,7 @@ def _by_table(path: Path, files: Mapping[str, str]) -> tuple[Cases, list[Unpaire
         used[key] = rows.line_num
         cases.setdefault(case, []).append(Camera(name, key, offset))
     unused += [Unpaired(files[key], f"{path.name} does not list it") for key in files if key not in used]
-    cases = {case: found for case, found in cases.items() if found}
+    cases = {case: cameras for case, cameras in cases.items() if cameras}
     if not cases:
         raise DataError(f"{path}: none of its videos is there; the first that are: {', '.join(list(files)[:3])}")
     return _checked(cases), unused
