@@ -14,7 +14,7 @@ from m33d_hf.data.files.skips import FILE_NAME, SkipLedger, unreadable
 from m33d_hf.data.plural import plural
 from m33d_hf.data.progress import tell
 from m33d_hf.data.sources.frames.layouts import list_files
-from m33d_hf.data.sources.phases.maps_beside import without_maps
+from m33d_hf.data.sources.phases.maps_beside import is_video, maps_in_words, without_maps
 from m33d_hf.data.sources.videos.files import VIDEO_SUFFIXES
 from m33d_hf.data.sources.videos.recorded_times import recording_of
 from m33d_hf.errors import ConfigError, DataError, MissingDependencyError
@@ -91,7 +91,9 @@ def videos_below(given: Path) -> list[Path]:
     if left := {path.parent for path in everything if made(path.parent)}:
         logger.warning("%s", outputs_in_words(left))
     there = [path for path in everything if path.parent not in left]
-    files, _ = without_maps(given, there)
+    files, maps = without_maps(given, there)
+    if depth := [path for path in maps if is_video(path)]:
+        logger.warning("%s: %s left aside, the first %s", given, maps_in_words(depth), depth[0])
     videos = [path for path in files if path.suffix.lower() in VIDEO_SUFFIXES]
     folders = {path.parent for path in files if path.suffix.lower() in FRAME_SUFFIXES}
     found = sorted([*videos, *(path for path in folders if frame_files(path))])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from helpers.rooms_runs import words
 from helpers.scripts import run_script
+from helpers.videos import write_video
 from m33d_hf.scripts._main import main
 
 
@@ -80,3 +82,19 @@ def test_dry_run_through_the_door(tmp_path: Path, capsys: pytest.CaptureFixture[
 def test_another_world_size_than_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main("pretraining", words("rooms/pretrain", tmp_path, num_processes="2")) == 2
     assert "2" in capsys.readouterr().err
+
+
+def test_the_printed_command_pretrains_on_videos_without_labels(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(6):
+        write_video(tmp_path / f"VIDEOS/v{number}.mp4", 40, size=(32, 48))
+    told = (repository / "docs/videos.md").read_text(encoding="utf-8")
+    (line,) = [line for line in told.splitlines() if "own/pretrain_clips --method videomae" in line]
+    python, script, *given = shlex.split(line)
+    assert (python, script) == ("python", "scripts/run_pretrain.py")
+    monkeypatch.chdir(tmp_path)
+    code = main("pretraining", [*given, "--dry_run", "--cpu", "--logging.trackers", "[]"])
+    said = capsys.readouterr()
+    assert code == 0, said.err
+    assert "5 videos" in said.out, "6, without the one that is held out"

@@ -20,7 +20,7 @@ import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from shlex import quote
 from typing import Any, Literal
 
@@ -52,6 +52,7 @@ from m33d_hf.modeling.fields_m33d import Range, check_value
 from m33d_hf.modeling.picture_files_m33d import lies_unknown
 
 SPEC_FILE = "depth_spec.json"
+DEPTH_FOLDERS = ("depth", "depths", "disparity")
 _CHECKED_PIXELS = 1500
 # Keys of depth_spec.json that are no fields of a DepthSpec.
 _EXTRA_KEYS = ("provenance", "first_frame")
@@ -326,6 +327,11 @@ def _spellings(rel: str) -> list[str]:
     if rel.isascii():
         return [rel]
     return list(dict.fromkeys((rel, *(unicodedata.normalize(form, rel) for form in ("NFC", "NFD")))))
+
+
+def depth_folder(path: PurePosixPath) -> int | None:
+    """Where the first folder called `depth` or the like stands among the parts of a path; None without one."""
+    return next((place for place, part in enumerate(path.parts[:-1]) if part.lower() in DEPTH_FOLDERS), None)
 
 
 def depth_keys(video: Path, bases: Sequence[Path]) -> list[str]:

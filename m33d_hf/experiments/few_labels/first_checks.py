@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 from m33d_hf.data.loader.loading import SampleDataset
@@ -10,6 +11,7 @@ from m33d_hf.data.plural import agree, plural
 from m33d_hf.data.source import Source
 from m33d_hf.data.sources import source_options
 from m33d_hf.data.sources.mixture import MixtureSource
+from m33d_hf.data.sources.phases.base import PhaseSource
 from m33d_hf.errors import ConfigError, M33DError
 from m33d_hf.experiments.few_labels.opening import opened
 from m33d_hf.experiments.few_labels.study import CLIPS
@@ -34,20 +36,23 @@ def check_runs(jobs: Sequence[Job], folder: Path, fresh: bool = False) -> None:
     Raises:
         ConfigError: runs that cannot start, each with its reason: data that cannot be read, a draw of labels in which a
             class has no sample, a checkpoint that cannot be read or fine-tuned as asked, a pre-training that learns
-            from pictures by which its fine-tunings are judged.
+            from pictures or videos by which its fine-tunings are judged.
     """
     runs = list(_different([job for job in jobs if fresh or stored_row(folder / "rows", job) is None]))
     if runs:
         print(f"looking at data and models of {plural(len(runs), 'run')} before anything is trained", flush=True)
     reasons: dict[str, list[str]] = {}
     judged: set[str] = set()
+    word = "picture"
     for job, task, argv in sorted(runs, key=lambda run: run[1] == PretrainingTask.name):
         try:
             args, train_set, eval_set = _checked(task, argv, str(folder / "runs" / job.id))
             if task != PretrainingTask.name:
-                judged = judged or _pictures(eval_set)
+                if not judged:
+                    judged = _shown(eval_set)
+                    word = "picture" if eval_set is None or eval_set.source.videos is None else "video"
                 continue
-            _refuse_judged(judged, _pictures(train_set) if judged else set())
+            _refuse_judged(judged, _shown(train_set) if judged else set(), word)
             _tell_unlabelled(args, train_set, argv, str(folder / "runs" / job.id))
         except M33DError as error:
             reasons.setdefault(str(error), []).append(job.id)
@@ -89,31 +94,39 @@ def _checked(task: str, argv: list[str], folder: str) -> tuple[RunArguments, Sam
     return args, train_set, eval_set
 
 
-def _pictures(dataset: SampleDataset | None) -> set[str]:
-    """Where every sample that is one picture lies; clips of videos are told apart by their videos elsewhere."""
-    if dataset is None or dataset.source.videos is not None:
-        return set()
-    return set(_places(dataset.source, dataset.indices))
+def _shown(dataset: SampleDataset | None) -> set[str]:
+    """Where every picture lies that a data set shows, or every long video that clips are cut from."""
+    return set() if dataset is None else set(_places(dataset.source, dataset.indices))
 
 
 def _places(source: Source, rows: Iterable[int]) -> Iterator[str]:
-    """Folder and key, of whatever source a mixture or several folders have them from; of what lies nowhere, none."""
+    """Of whatever source a mixture or several folders have them from; of what lies nowhere, none.
+
+    A picture by folder and key; a long video by its file (of frames the first), whatever the root that it is read from.
+    """
     if isinstance(source, MixtureSource):
         items = [source.place(row) for row in rows]
         for number, member in enumerate(source.members.values()):
             yield from _places(member, (item for place, item, _ in items if place == number))
+    elif isinstance(source, PhaseSource):
+        groups = source.groups()
+        used = {groups[row] for row in rows}
+        files = (source.files(number) for number, video in enumerate(source.videos) if video.group in used)
+        yield from (str(path.resolve()) for each in files for _, path in islice(each, 1))
     elif source.root is not None:
         root = source.root.resolve()
         yield from (str(root / source[row].key) for row in rows)
 
 
-def _refuse_judged(judged: set[str], learnt: set[str]) -> None:
+def _refuse_judged(judged: set[str], learnt: set[str], word: str) -> None:
     again = sorted(judged & learnt)
     if again:
+        cure = "--data.options.split_list."
+        if word == "picture":
+            cure = "--data.options.validation, or --data.options.split_list."
         raise ConfigError(
-            f"the pre-training learns from {len(again)} of the {plural(len(judged), 'picture')} by which fine-tunings "
-            f"are judged, as {again[0]}: it is split otherwise, since it has other frames. Say for all which "
-            "sequences are held out: --data.options.validation, or --data.options.split_list."
+            f"the pre-training learns from {len(again)} of the {plural(len(judged), word)} by which fine-tunings are "
+            f"judged, as {again[0]}: it is split otherwise, or has other data. Say for all which are held out: {cure}"
         )
 
 

@@ -36,7 +36,7 @@ def results_of(study: Study, rows: Mapping[str, Mapping[str, Any]]) -> dict[str,
         "cpu_seconds": sum(float(row.get("cpu_seconds", 0.0)) for row in rows.values()),
         "columns": columns, "variants": [{"id": start.name, "label": start.name} for start in study.starts],
         "tables": [{"id": "few_labels", "title": "Few labels", "paper": None, "columns": ids,
-                    "note": " ".join([NOTE, *labelled_words(study, rows), *unlike]),
+                    "note": " ".join([NOTE, *labelled_words(study, rows), *pretrained_words(study, rows), *unlike]),
                     "rows": [{"variant": start.name, "label": start.name, "group": ""} for start in study.starts]}],
         "questions": list(_questions(study, unlike)),
         "history": [], "grid": [], "data": [],
@@ -65,15 +65,27 @@ def labelled_words(study: Study, rows: Mapping[str, Mapping[str, Any]]) -> list[
     said = []
     for amount in study.amounts:
         found = [row["data"] for start in study.starts for row in _rows_of(study, rows, start, amount) if "data" in row]
-        counts, of = sorted({data["samples"] for data in found}), {data.get("samples_in_source") for data in found}
-        if not counts:
-            continue
-        drawn = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-        whole = sorted({drawn_whole for data in found if (drawn_whole := _wholes(data))})
-        wholes = f" ({whole[0]})" if len(whole) == 1 else ""
-        total = f" of {of.pop()}" if len(of) == 1 and None not in of else ""
-        said.append(f"{amount.title}: {drawn}{total} samples{wholes}")
+        said += [f"{amount.title}: {counted}" for counted in _counted(found)]
     return [f"Trained on: {'; '.join(said)}."] if said else []
+
+
+def pretrained_words(study: Study, rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """How much pre-trainings learnt from, which may be more than what is labelled; arguments as `labelled_words`."""
+    names = [f"pretrain-{start.name}-s{seed}" for start in study.starts if start.method for seed in study.seeds]
+    found = [rows[name]["data"] for name in names if "data" in rows.get(name, {})]
+    return [f"Pre-trained on: {counted}." for counted in _counted(found)]
+
+
+def _counted(found: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What runs were trained on, in words; nothing where nobody counted it."""
+    counts, of = sorted({data["samples"] for data in found}), {data.get("samples_in_source") for data in found}
+    if not counts:
+        return []
+    drawn = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    whole = sorted({drawn_whole for data in found if (drawn_whole := _wholes(data))})
+    wholes = f" ({whole[0]})" if len(whole) == 1 else ""
+    total = f" of {of.pop()}" if len(of) == 1 and None not in of else ""
+    return [f"{drawn}{total} samples{wholes}"]
 
 
 def _wholes(data: Mapping[str, Any]) -> str:

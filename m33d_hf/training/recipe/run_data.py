@@ -29,6 +29,7 @@ from m33d_hf.errors import ConfigError, DataError, MissingSplitError
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.training.recipe.arguments import RunArguments
 from m33d_hf.training.recipe.recipes import RecipeNumber
+from m33d_hf.training.recipe.task_names import PRETRAINING
 from m33d_hf.training.recipe.yaml_text import parse_yaml, read_recipe_text
 
 
@@ -36,8 +37,8 @@ def build_run_source(args: RunArguments, config: M33DConfig, train: bool) -> Sou
     """The training or the evaluation source of a run.
 
     Options that the source has and the arguments do not set follow the model: `unit` is clips for a clip model; rooms
-    are rendered at the model's size and with as many frames as a clip spans. With `data.eval_root` both folders are
-    read whole, and `train_split` and `eval_split` do not apply.
+    are rendered at the model's size and with as many frames as a clip spans. Pre-training takes videos, annotated or
+    not. With `data.eval_root` both folders are read whole, and `train_split` and `eval_split` do not apply.
 
     Raises:
         ConfigError: an option that the source does not have.
@@ -116,6 +117,8 @@ def _build_one(
     if data.source == "rooms":
         offered["image_size"] = list(config.image_height_width)
         offered["clip_length"] = max(2, config.num_frames * data.frame_stride)
+    if args.task == PRETRAINING and data.label_fraction is None and "require_annotations" in known:
+        offered |= _without_annotations(options)
     for name, value in offered.items():
         if name in known and value is not None:
             options.setdefault(name, value)
@@ -123,6 +126,12 @@ def _build_one(
         raise ConfigError(f"The source {data.source!r} reads no folder; remove data.root or set data.source to folder.")
     asked = json.dumps([data.source, options], sort_keys=True, default=repr)
     return remembered(f"source {asked}", lambda: build_source(data.source, **options))
+
+
+def _without_annotations(options: dict[str, Any]) -> dict[str, Any]:
+    """Every video, and what is wrong with labels that nobody learns stops nothing; unless options ask for them."""
+    asked = options.get("require_annotations") or options.get("drop_unlabelled")
+    return {"require_annotations": False, **({} if asked else {"annotations": "none"})}
 
 
 def _build_mixture(args: RunArguments, config: M33DConfig) -> Source:

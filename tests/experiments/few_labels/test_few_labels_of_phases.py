@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,9 @@ from helpers.phases_in_memory import arguments, first_stage
 from m33d_hf.errors import ConfigError
 from m33d_hf.experiments.compute import Compute
 from m33d_hf.experiments.few_labels.jobs import jobs_of_study
+from m33d_hf.experiments.few_labels.opening import opened
 from m33d_hf.experiments.few_labels.study import Amount, Start, Study
-from m33d_hf.experiments.few_labels.tables import results_of
+from m33d_hf.experiments.few_labels.tables import pretrained_words, results_of
 from m33d_hf.experiments.jobs import check_jobs
 from m33d_hf.experiments.report.answers import declared
 from m33d_hf.experiments.report.results import cell
@@ -85,6 +88,34 @@ def test_a_pretraining_reads_the_videos_of_the_two_stages(root: Path) -> None:
     assert args.data.source == "phases" and len(dataset) > 6
     other = study_of(*read([*words, "--pretrain_recipe", "own/pretrain_clips", "--fractions", "1"]))
     assert "--data.source" not in other.pretraining_words
+
+
+def test_a_pretraining_learns_from_the_cases_without_annotations_too(root: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(root, tmp_path / "cases"))
+    for number in (1, 2, 5):
+        (folder / f"phase_annotations/train{number}-phase.txt").unlink()
+    words = ["--recipe", "own/phases_clips", "--data.root", str(folder), "--data.options.cameras", "_cam*"]
+    words += ["--data.options.clip_span", "4", "--data.options.fps", "5", *TINY, "--train.max_steps", "2"]
+    words += ["--temporal_recipe", "own/phases", "--temporal_steps", "2", "--pretrain_steps", "2"]
+    found = study_of(*read([*words, "--start", "scratch", "--start", "mae=method:videomae", "--fractions", "1"]))
+
+    def cases(name: str, argv: Sequence[str]) -> set[str]:
+        train_set = opened(name, argv, str(tmp_path / "out"))[2]
+        groups = train_set.source.groups() or []
+        return {groups[row] for row in train_set.indices}
+
+    every = {f"train{number}" for number in range(6)}
+    assert cases("pretraining", [*found.pretraining_words, "--method", "videomae"]) == every
+    assert cases("video_classification", found.words) == every - {"train1", "train2", "train5"}
+
+
+def test_the_table_says_how_much_pretrainings_learnt_from() -> None:
+    chosen = study(amounts=(Amount(share=0.2),), draws=1, starts=(Start("scratch"), Start("mae", method="videomae")))
+    rows: dict[str, Any] = {
+        f"pretrain-mae-s{seed}": {"data": {"samples": 40, "videos": 6, "videos_in_source": 6}} for seed in (0, 1)
+    }
+    assert pretrained_words(chosen, rows) == ["Pre-trained on: 40 samples (6 of 6 videos)."]
+    assert pretrained_words(chosen, {}) == [], "rows of earlier versions"
 
 
 def test_both_stages_have_the_same_labels_and_every_start_the_same_settings(tmp_path: Path) -> None:

@@ -154,6 +154,17 @@ def test_a_pretraining_that_sees_what_is_judged_by_is_refused(tmp_path: Path) ->
         check_runs(jobs_of_study(judged, tmp_path, Compute()), tmp_path)
 
 
+@pytest.mark.parametrize("below", ["", "/videos"])
+def test_a_pretraining_that_sees_a_video_that_is_judged_by_is_refused(root: Path, tmp_path: Path, below: str) -> None:
+    """Also where its root is another folder above the same video."""
+    allowed = ("--data.allow_missing_classes", "true")
+    study = _study(root, *allowed, starts=(Start("mae", "videomae"), Start("scratch")))
+    words = [word.replace(str(root), f"{root}{below}") for word in study.pretraining_words]
+    seen = replace(study, pretraining_words=(*words, "--data.train_split", "all", "--data.eval_split", "null"))
+    with pytest.raises(ConfigError, match=r"pretrain-mae-s0: .*1 of the 1 video .*case4.*data.options.split_list"):
+        check_runs(jobs_of_study(seen, tmp_path, Compute()), tmp_path)
+
+
 def test_frames_that_nobody_asked_for_stop_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     study = _partly_labelled(tmp_path / "data")
     for number in range(4):

@@ -75,6 +75,26 @@ def test_depth_in_every_layout_of_extraction_is_no_input(tmp_path: Path, files: 
     ), "nor are the maps pictures"
 
 
+@pytest.mark.parametrize(
+    ("files", "videos"),
+    [
+        (["a.mp4", "depth/a.mp4"], ["a"]),
+        (["or1/left/0.jpg", "or1/Depth/left.mp4"], ["or1/left"]),
+        (["depth/a.mp4", "depth/b.mp4"], ["depth/a", "depth/b"]),  # nothing else can be meant
+    ],
+)
+def test_videos_of_depth_are_no_input(
+    tmp_path: Path, files: list[str], videos: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    make(tmp_path, *files)
+    found = find_inputs([tmp_path], frames_are_videos=True)
+    assert [item.name for item in found.items] == videos
+    left = len(files) - len(videos)
+    assert found.ignored == ("1 map of depth or labels by name" if left else "")
+    assert len(videos_below(tmp_path)) == len(videos), "detection looks at the same videos"
+    assert ("1 map of depth or labels by name left aside, the first" in caplog.text) == bool(left)
+
+
 def test_depth_beside_videos_is_no_video(tmp_path: Path) -> None:
     names = ["v1.mp4", "depth/v1/0.png", "depth/v1/1.png", "more/v2.mp4", "more/depth/v2/0.png", "depth/v3/0.png"]
     for name in names:

@@ -12,8 +12,9 @@ import torch
 
 from helpers.frames_on_disk import write_frames
 from helpers.tiny import CLIP, tiny_config
+from helpers.videos import write_video
 from m33d_hf.data.sample import RGBDSample
-from m33d_hf.data.sources import SOURCES
+from m33d_hf.data.sources import SOURCES, Source
 from m33d_hf.errors import ConfigError, DataError
 from m33d_hf.training.recipe import run_data
 from m33d_hf.training.recipe.arguments import RunArguments
@@ -201,3 +202,32 @@ def test_a_number_that_only_a_recipe_states_is_a_maximum(tmp_path: Path, capsys:
     asked = parse_arguments([*given, "--data.max_train_samples", "200"], "depth_estimation")
     with pytest.raises(ConfigError, match="200 samples are requested"):
         run_data.build_dataset(asked, tiny_config(), True)
+
+
+def test_pretraining_takes_every_video_and_reads_no_label(tmp_path: Path) -> None:
+    """Of three videos one is annotated, by more frames than it has: no concern of who learns no labels."""
+    for number in range(3):
+        write_video(tmp_path / f"videos/v{number}.mp4", 8)
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations/v0.txt").write_text("Frame\tPhase\n" + "".join(f"{n}\tcut\n" for n in range(50)))
+    words = ["--data.source", "phases", "--data.root", str(tmp_path), "--data.train_split", "all"]
+    words += ["--data.eval_split", "null", "--data.options.clip_span", "4", "--train.max_steps", "2"]
+
+    def source(task: str, *more: str) -> Source:
+        args = parse_arguments([*words, *more], task)
+        return run_data.build_run_source(args, tiny_config(num_frames=2, tubelet_size=2), train=True)
+
+    every = source("pretraining")
+    assert every.groups() == [f"v{number}" for number in range(3) for _ in range(2)] and every.action_names is None
+    for task, more in (
+        ("video_classification", ()),
+        ("pretraining", ("--data.options.require_annotations", "true")),
+        ("pretraining", ("--data.options.drop_unlabelled", "true")),
+        ("pretraining", ("--data.label_fraction", "0.5")),
+    ):
+        with pytest.raises(DataError, match=r"v0\.txt.*longer than the video"):
+            source(task, *more)
+    fitting = ("--data.options.length_tolerance", "50")
+    assert source("video_classification", *fitting).groups() == ["v0", "v0"]
+    stated = source("pretraining", *fitting, "--data.options.annotations", "annotations")
+    assert stated.labels() == [0, 0, 255, 255, 255, 255], "what a command states is read, and still asked of no video"

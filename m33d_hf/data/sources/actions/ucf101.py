@@ -8,7 +8,14 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from m33d_hf.data.depth.maps import DepthMaps, depth_keys, find_depth_of, how_to_extract, read_sidecar_spec
+from m33d_hf.data.depth.maps import (
+    DEPTH_FOLDERS,
+    DepthMaps,
+    depth_keys,
+    find_depth_of,
+    how_to_extract,
+    read_sidecar_spec,
+)
 from m33d_hf.data.files.data_set_tables import stated_places
 from m33d_hf.data.options import choose
 from m33d_hf.data.plural import agree, plural
@@ -166,6 +173,9 @@ class Ucf101Source(Source):
 
     def _note_strangers(self, tree: VideoTree) -> None:
         for folder in tree.strangers:
+            if folder.lower() in DEPTH_FOLDERS:
+                self.unpaired.append(Unpaired(folder, "depth is read from pictures and arrays, not from videos"))
+                continue
             hint = nearest_name_hint(folder, self.action_names or [])
             self.unpaired.append(
                 Unpaired(folder, f"a folder of videos whose name is not a class of {CLASS_FILE}.{hint}")

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from m33d_hf.data.sources.actions.ucf101_lists import Listed, without_suffix
+from m33d_hf.data.sources.frames.pairing import folded
 from m33d_hf.data.sources.videos.files import VIDEO_SUFFIXES
 from m33d_hf.errors import DataError, nearest_name_hint
 
@@ -36,9 +37,9 @@ class VideoTree:
         Raises:
             DataError: several videos could be meant.
         """
-        candidates = self.videos.get(entry.key.casefold(), [])
+        candidates = self.videos.get(folded(entry.key), [])
         if len(candidates) > 1:
-            exact = [path for path in candidates if path.casefold() == entry.path.casefold()]
+            exact = [path for path in candidates if folded(path) == folded(entry.path)]
             candidates = [path for path in exact if path == entry.path] or exact or candidates
         if len(candidates) > 1:
             raise DataError(
@@ -50,7 +51,7 @@ class VideoTree:
     def hint(self, entry: Listed) -> str:
         """A hint for a missing video: its folder, or a similar name."""
         folder, _, video = entry.path.partition("/")
-        there = self.folders.get(folder.casefold())
+        there = self.folders.get(folded(folder))
         if there is None:
             return f" There is no folder {folder}.{nearest_name_hint(folder, self.strangers)}"
         names = [Path(path).name for paths in self.videos.values() for path in paths if path.startswith(f"{there}/")]
@@ -63,11 +64,11 @@ def list_videos(root: Path, names: Sequence[str]) -> VideoTree:
     Raises:
         DataError: no class folder anywhere, or two that differ only in case.
     """
-    known = {name.casefold() for name in names}
+    known = {folded(name) for name in names}
     for place in VIDEO_FOLDERS:
         base = root / place if place != "." else root
         folders = folders_in(base)
-        if any(folder.casefold() in known for folder in folders):
+        if any(folded(folder) in known for folder in folders):
             break
     else:
         there = ", ".join(folders_in(root)[:8]) or "none"
@@ -79,19 +80,19 @@ def list_videos(root: Path, names: Sequence[str]) -> VideoTree:
     tree = VideoTree(base)
     for folder in folders:
         videos = videos_in(base / folder)
-        folded = folder.casefold()
-        if folded not in known:
+        plain = folded(folder)
+        if plain not in known:
             if any(is_video(name) for name in videos):
                 tree.strangers.append(folder)
             continue
-        if folded in tree.folders:
+        if plain in tree.folders:
             raise DataError(
-                f"{base}: {tree.folders[folded]!r} and {folder!r} are two class folders whose names differ only in case"
+                f"{base}: {tree.folders[plain]!r} and {folder!r} are two class folders whose names differ only in case"
             )
-        tree.folders[folded] = folder
+        tree.folders[plain] = folder
         for name in videos:
             path = f"{folder}/{name}"
-            tree.videos.setdefault(without_suffix(path).casefold(), []).append(path)
+            tree.videos.setdefault(folded(without_suffix(path)), []).append(path)
     return tree
 
 

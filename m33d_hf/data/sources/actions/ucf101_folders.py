@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from m33d_hf.data.depth.maps import DEPTH_FOLDERS
 from m33d_hf.data.plural import plural
 from m33d_hf.data.sources.actions.ucf101_files import VIDEO_FOLDERS, folders_in, is_video, videos_in
 from m33d_hf.data.sources.actions.ucf101_lists import CLASS_FILE, Listed, has_lists, hold_out
@@ -70,7 +71,8 @@ def find_class_folders(root: Path, lists: str | None) -> ClassFolders | None:
         return None
     for place in VIDEO_FOLDERS:
         base = root / place if place != "." else root
-        folders = {folder: list(filter(is_video, videos_in(base / folder))) for folder in folders_in(base)}
+        classes = [folder for folder in folders_in(base) if folder.lower() not in DEPTH_FOLDERS]
+        folders = {folder: list(filter(is_video, videos_in(base / folder))) for folder in classes}
         found = {folder: names for folder, names in folders.items() if names}
         if len(found) < 2:
             continue

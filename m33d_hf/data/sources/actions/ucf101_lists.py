@@ -16,6 +16,7 @@ from m33d_hf.data.files.data_set_tables import stated_places
 from m33d_hf.data.files.text_files import read_text
 from m33d_hf.data.plural import agree, plural
 from m33d_hf.data.randomness import seed_of
+from m33d_hf.data.sources.frames.pairing import folded
 from m33d_hf.data.sources.frames.splits import canonical_split
 from m33d_hf.data.sources.videos.files import VIDEO_SUFFIXES
 from m33d_hf.errors import DataError, nearest_name_hint
@@ -116,9 +117,9 @@ def read_classes(path: Path) -> list[str]:
             raise DataError(
                 f"{path}, line {line}: {text!r} has a number, but other lines have none; number all lines or none"
             )
-        folded = name.casefold()
-        if folded in where:
-            first, other = where[folded]
+        plain = folded(name)
+        if plain in where:
+            first, other = where[plain]
             raise DataError(
                 f"{path}: lines {first} and {line} name the same class ({other!r} and {name!r}); give every class its "
                 "own name"
@@ -126,7 +127,7 @@ def read_classes(path: Path) -> list[str]:
         if number in names:
             raise DataError(f"{path}, line {line}: the number {number} already belongs to {names[number]!r}")
         names[number] = name
-        where[folded] = (line, name)
+        where[plain] = (line, name)
     if sorted(names) != list(range(1, len(names) + 1)):
         wrong = next(number for number in sorted(names) if not 1 <= number <= len(names))
         raise DataError(f"{path}: {len(names)} classes must be numbered 1 to {len(names)}, found the number {wrong}")
@@ -140,7 +141,7 @@ def read_list(path: Path, names: Sequence[str]) -> list[Listed]:
         CorruptFileError: not a text file.
         DataError: a line without a class folder, an unknown class, a label against its folder, or a video twice.
     """
-    ids = {name.casefold(): number for number, name in enumerate(names)}
+    ids = {folded(name): number for number, name in enumerate(names)}
     entries: list[Listed] = []
     seen: dict[str, int] = {}
     for line, text in _lines(path):
@@ -150,17 +151,17 @@ def read_list(path: Path, names: Sequence[str]) -> list[Listed]:
         if len(parts) < 2 or ".." in parts:
             raise DataError(f"{path}, line {line}: {text!r} is not Class/video.avi, optionally followed by a label")
         folder, video = parts[-2:]
-        label = ids.get(folder.casefold())
+        label = ids.get(folded(folder))
         if label is None:
             hint = nearest_name_hint(folder, list(names))
             raise DataError(f"{path}, line {line}: the class {folder!r} is not in {CLASS_FILE}.{hint}")
         if match:
             _check_label(path, line, int(match["label"]), label, names)
         entry = Listed(f"{folder}/{video}", label, path.name, line)
-        folded = entry.key.casefold()
-        if folded in seen:
-            raise DataError(f"{path}: lines {seen[folded]} and {line} list the same video, {entry.path}; keep one")
-        seen[folded] = line
+        plain = folded(entry.key)
+        if plain in seen:
+            raise DataError(f"{path}: lines {seen[plain]} and {line} list the same video, {entry.path}; keep one")
+        seen[plain] = line
         entries.append(entry)
     if not entries:
         raise DataError(f"{path}: no video found")
@@ -237,8 +238,8 @@ def hold_out(entries: Iterable[Listed], fraction: float) -> set[str]:
 
 
 def _refuse_overlap(train: Sequence[Listed], test: Sequence[Listed]) -> None:
-    trained = {entry.key.casefold(): entry for entry in train}
-    both = [(trained[entry.key.casefold()], entry) for entry in test if entry.key.casefold() in trained]
+    trained = {folded(entry.key): entry for entry in train}
+    both = [(trained[folded(entry.key)], entry) for entry in test if folded(entry.key) in trained]
     if both:
         first, second = both[0]
         raise DataError(

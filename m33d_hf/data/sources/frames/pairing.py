@@ -39,6 +39,11 @@ def composed(name: str) -> str:
     return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
+def folded(name: str) -> str:
+    """A composed name in which upper and lower case are equal, too."""
+    return composed(name).casefold()
+
+
 def words_of(stem: str) -> list[str]:
     """`frame-000003.color` -> ['frame', '000003', 'color'], lower case."""
     return [word for word in _SEPARATORS.split(stem.lower()) if word]

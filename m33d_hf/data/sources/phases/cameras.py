@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from m33d_hf.data.files.data_set_tables import stated_places
 from m33d_hf.data.files.text_files import read_text
 from m33d_hf.data.source import Unpaired
+from m33d_hf.data.sources.frames.pairing import composed
 from m33d_hf.errors import ConfigError, DataError
 
 FOLDER = "folder"
@@ -95,12 +96,11 @@ def _by_folder(files: Mapping[str, str]) -> Cases:
 def _by_suffix(pattern: str, files: Mapping[str, str]) -> Cases:
     if pattern.count("*") != 1 or "/" in pattern or pattern == "*":
         raise ConfigError(f"cameras is {pattern!r}; a suffix has one * for the camera, and something before it: _cam*")
-    before, after = (re.escape(part) for part in pattern.split("*"))
-    fits = re.compile(rf"(.+?){before}([^/]+?){after}", re.IGNORECASE)
+    fits, fits_composed = _suffix(pattern), _suffix(composed(pattern))
     cases: Cases = {}
     fitting = 0
     for key in files:
-        found = fits.fullmatch(key)
+        found = fits.fullmatch(key) or fits_composed.fullmatch(composed(key))
         fitting += found is not None
         case, name = (key, "") if found is None else (found[1], found[2])
         cases.setdefault(case, []).append(Camera(name, key))
@@ -108,6 +108,11 @@ def _by_suffix(pattern: str, files: Mapping[str, str]) -> Cases:
         first = next(iter(files), "none")
         raise ConfigError(f"cameras is {pattern!r}, but no video has such a suffix; the first is {first}")
     return _checked(cases)
+
+
+def _suffix(pattern: str) -> re.Pattern[str]:
+    before, after = (re.escape(part) for part in pattern.split("*"))
+    return re.compile(rf"(.+?){before}([^/]+?){after}", re.IGNORECASE)
 
 
 def _by_table(path: Path, files: Mapping[str, str]) -> tuple[Cases, list[Unpaired]]:
@@ -118,8 +123,11 @@ def _by_table(path: Path, files: Mapping[str, str]) -> tuple[Cases, list[Unpaire
             f"{path} lacks the column {lacking[0]!r}; it has {', '.join(rows.fieldnames or ()) or 'none'}. The columns "
             "of a table of cameras are case, camera, video and, in seconds, offset"
         )
-    by_file = {name: key for key, file in files.items() for name in (key, file, PurePosixPath(file).name)}
-    by_file |= {PurePosixPath(key).name: key for key in files}
+    whole = {composed(place): found for found, file in files.items() for place in (found, file)}
+    bare: dict[str, list[str]] = {}
+    for found, file in files.items():
+        for last in {composed(PurePosixPath(place).name) for place in (found, file)}:
+            bare.setdefault(last, []).append(found)
     cases: Cases = {}
     unused: list[Unpaired] = []
     used: dict[str, int] = {}
@@ -129,7 +137,13 @@ def _by_table(path: Path, files: Mapping[str, str]) -> tuple[Cases, list[Unpaire
         if not (case and name and video):
             raise DataError(f"{where}: case, camera and video must all be given")
         offset = _offset(row.get(_OFFSET), where)
-        key = by_file.get(video.replace("\\", "/").strip("/"))
+        named = composed(video.replace("\\", "/").strip("/"))
+        alike = [whole[named]] if named in whole else bare.get(named, [])
+        if len(alike) > 1:
+            raise DataError(
+                f"{where}: {video!r} matches several videos: {', '.join(alike)}; put the folder in front of the name"
+            )
+        key = next(iter(alike), None)
         if key is None:
             unused.append(Unpaired(video, f"camera {name} of case {case} in {path.name}, but there is no such video"))
             cases.setdefault(case, [])
@@ -141,7 +155,7 @@ def _by_table(path: Path, files: Mapping[str, str]) -> tuple[Cases, list[Unpaire
         used[key] = rows.line_num
         cases.setdefault(case, []).append(Camera(name, key, offset))
     unused += [Unpaired(files[key], f"{path.name} does not list it") for key in files if key not in used]
-    cases = {case: found for case, found in cases.items() if found}
+    cases = {case: cameras for case, cameras in cases.items() if cameras}
     if not cases:
         raise DataError(f"{path}: none of its videos is there; the first that are: {', '.join(list(files)[:3])}")
     return _checked(cases), unused

@@ -8,14 +8,23 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 
-from m33d_hf.data.depth.maps import SPEC_FILE, depth_keys, find_depth_of, how_to_extract, read_sidecar_spec
+from m33d_hf.data.depth.maps import (
+    DEPTH_FOLDERS,
+    SPEC_FILE,
+    depth_folder,
+    depth_keys,
+    find_depth_of,
+    how_to_extract,
+    read_sidecar_spec,
+)
 from m33d_hf.data.depth.options import DepthOptions
 from m33d_hf.data.files.data_set_tables import stated_places
-from m33d_hf.data.plural import plural
+from m33d_hf.data.plural import agree, plural
 from m33d_hf.data.sample import VideoHandle
 from m33d_hf.data.source import Unpaired
 from m33d_hf.data.sources.frames.folder import HOW_TO_FIX, ROOT_SEQUENCE, FolderSource
 from m33d_hf.data.sources.frames.layouts import list_files
+from m33d_hf.data.sources.frames.pairing import composed, folded
 from m33d_hf.data.sources.phases.annotations import (
     FORMATS,
     Annotation,
@@ -34,7 +43,6 @@ logger = logging.getLogger(__name__)
 ANNOTATION_FOLDERS = ("phase_annotations", "annotations", "phases", "segments", "labels")
 _ANNOTATION_SUFFIXES = (".txt", ".csv", ".tsv", ".json")
 _SUBTITLES = (".srt", ".vtt")  # only in folders of annotations: beside videos they are what somebody says
-DEPTH_FOLDERS = ("depth", "depths", "disparity")
 _WHAT_IT_IS = re.compile(r"[-_. ]+(phases?|timestamps?|segments?|annotations?|labels?)$", re.IGNORECASE)
 _KIND_BEFORE = re.compile(r"^(phases?|annotations?|labels?)[-_. ]+", re.IGNORECASE)
 _HOW_TO_NAME = (
@@ -80,7 +88,18 @@ class FoundVideo:
 
 @dataclass
 class FoundVideos:
-    """All videos under a root, by key in natural order, before any split; `told` is for the log of every run."""
+    """All videos under a root, by key in natural order, before any split.
+
+    Attributes:
+        videos: by key, `lacking` included.
+        depth_spec: meaning of their depth, None without.
+        names: key -> what a list may call the video.
+        unpaired: files that are not used, with the reason.
+        notes: sentences about what was found.
+        told: those for the log of every run.
+        lacking: keys of videos that are left out for their depth, which is done after splits: they are the same for
+            runs that need no depth, so that none is pre-trained on what another is judged by.
+    """
 
     videos: dict[str, FoundVideo]
     depth_spec: DepthSpec | None
@@ -88,6 +107,7 @@ class FoundVideos:
     unpaired: list[Unpaired] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     told: list[str] = field(default_factory=list)
+    lacking: set[str] = field(default_factory=set)
 
 
 @dataclass(frozen=True)
@@ -109,7 +129,8 @@ def find_videos(root: Path, videos: str, options: VideoOptions) -> FoundVideos:
 
     Args:
         root: root of the data set.
-        videos: a folder (relative to the root or absolute), or "auto": `videos/` where present, else the root.
+        videos: a folder (relative to the root or absolute), or "auto": `videos/` where present, else the root. What
+            lies in a folder of depth below it is left out, and told.
 
     Raises:
         ConfigError: options that contradict the files.
@@ -117,15 +138,26 @@ def find_videos(root: Path, videos: str, options: VideoOptions) -> FoundVideos:
     """
     folder = _folder_of(root, videos)
     listing = list_files(folder)
-    files = [file for file in listing.files if file.lower().endswith(tuple(VIDEO_SUFFIXES))]
-    if files:
-        return _video_files(root, folder, files, options)
-    if not listing.images():
+    there = [file for file in listing.files if file.lower().endswith(tuple(VIDEO_SUFFIXES))]
+    files = [file for file in there if depth_folder(PurePosixPath(file)) is None]
+    aside = "" if len(files) == len(there) else _depth_videos_in_words(folder, sorted(set(there) - set(files)))
+    if not files and not listing.images():
         kinds = " ".join(sorted(VIDEO_SUFFIXES))
         raise DataError(
-            f"{folder} holds neither a video ({kinds}) nor frames. Found:\n{listing.summary()}\n{_HOW_TO_NAME}"
+            f"{folder} holds neither a video ({kinds}) nor frames. {aside}{'. ' * bool(aside)}"
+            f"Found:\n{listing.summary()}\n{_HOW_TO_NAME}"
         )
-    return _frame_folders(folder, options)
+    found = _video_files(root, folder, files, options) if files else _frame_folders(folder, options)
+    found.told += [aside] if aside else []
+    return found
+
+
+def _depth_videos_in_words(folder: Path, files: Sequence[str]) -> str:
+    return (
+        f"{plural(len(files), 'video')} below folders of depth {agree(len(files), 'is', 'are')} left out, the first "
+        f"{folder / files[0]}: depth is read from pictures and arrays, not from videos (docs/depth_units.md). If "
+        f"{agree(len(files), 'it is', 'they are')} RGB, name the folder: --data.options.videos"
+    )
 
 
 def _folder_of(root: Path, given: str) -> Path:
@@ -172,8 +204,7 @@ def _video_files(root: Path, folder: Path, files: Sequence[str], options: VideoO
         maps = None if sidecars is None else find_depth_of(sidecars, depth_keys(folder / file, (root, folder)), spec)
         if maps is None and sidecars is not None:
             found.unpaired.append(Unpaired(file, f"no depth for it in {sidecars.name}"))
-            if options.require_depth:
-                continue
+            found.lacking |= {key} if options.require_depth else set()
         handle = VideoFile(key=key, path=Path(file), depth=maps, root=folder, stated_fps=options.fps)
         depth = (None, "") if maps is None else (sidecars, maps.key)
         found.videos[key] = FoundVideo(handle, FileList(folder, (file,), *depth))
@@ -254,14 +285,12 @@ def _frame_folders(folder: Path, options: VideoOptions) -> FoundVideos:
             f"Found:\n{list_files(folder).summary()}\n{HOW_TO_FIX}"
         )
     for sequence in source.sequences:
-        if sequence.key in without:
-            continue
         frames = [file for frame in sequence.frames for file in (frame.rgb, frame.depth) if file is not None]
         videos[sequence.key] = FoundVideo(sequence, FileList(folder, tuple(frames)))
     names = {key: key for key in videos}
     unpaired = [*source.unpaired, *(Unpaired(key, "it has no depth") for key in without)]
     notes = [f"{plural(len(videos), 'folder')} of frames in {folder.name}", *source.notes]
-    return FoundVideos(videos, source.depth_spec, names, unpaired, notes)
+    return FoundVideos(videos, source.depth_spec, names, unpaired, notes, lacking=set(without))
 
 
 @dataclass
@@ -294,8 +323,9 @@ def find_annotations(
     """Read all annotation files and pair them with videos by name.
 
     `video01-phase.txt`, `video01-timestamp.txt`, `video01.csv`, `video01_Annotation_Phase.csv`, `video01.mp4.json` and
-    `label_video01.txt` belong to `video01`, wherever the video lies and in upper or lower case. Of several files for
-    one video, one with a line per frame goes before timestamps, and these before segments.
+    `label_video01.txt` belong to `video01`, wherever the video lies and in upper or lower case; where both the file and
+    the video lie in a folder, one of the two paths is the end of the other. Of several files for one video, one with a
+    line per frame goes before timestamps, and these before segments.
 
     Args:
         root: root of the data set.
@@ -315,7 +345,7 @@ def find_annotations(
     files = [file for file in files if base / file != known and not is_recorded_table(base / file)]
     found = FoundAnnotations()
     claims: dict[str, list[Path]] = {}
-    tables: list[Path] = []
+    tables: list[str] = []
     for file in files:
         key = _key_of_file(file, keys)
         if key is None and len(keys) == len(files) == 1 and keys[0] == ROOT_SEQUENCE:
@@ -323,12 +353,12 @@ def find_annotations(
         if key is not None:
             claims.setdefault(key, []).append(base / file)
         elif strict or PurePosixPath(file).suffix.lower() not in (".txt", ".json"):
-            tables.append(base / file)
+            tables.append(file)
     for key, paths in claims.items():
         path = _choose(key, paths, options.kind, found.unpaired)
-        _take(found, read_annotations(path, options), keys, key)
-    for path in tables:
-        _read_table_of_videos(found, path, keys, options, strict and len(files) == 1)
+        _take(found, read_annotations(path, options), keys, key, path.name)
+    for file in tables:
+        _read_table_of_videos(found, base, file, keys, options, strict and len(files) == 1)
     return found
 
 
@@ -357,39 +387,66 @@ def _text_files(folder: Path, subtitles: bool = False) -> list[str]:
 
 def _key_of_file(file: str, keys: Sequence[str]) -> str | None:
     """Key of the video that a file belongs to, by its name with and without words for what it is."""
+    return next((key for name in _names_in(file) if (key := _key_of_name(name, keys)) is not None), None)
+
+
+def _names_in(file: str) -> Iterator[str]:
+    """What a file may be called after: its name without suffix, then without words for what it holds."""
     stem = PurePosixPath(file).with_suffix("").as_posix()
     while True:
-        found = _key_of_name(stem, keys)
+        yield stem
         path = PurePosixPath(stem)
         bare = _KIND_BEFORE.sub("", path.name)
-        if found is None and bare and bare != path.name:
-            found = _key_of_name(path.with_name(bare).as_posix(), keys)
+        if bare and bare != path.name:
+            yield path.with_name(bare).as_posix()
         shorter = _WHAT_IT_IS.sub("", stem)
-        if found is not None or shorter in (stem, ""):
-            return found
+        if shorter in (stem, ""):
+            return
         stem = shorter
 
 
 def _key_of_name(name: str, keys: Sequence[str]) -> str | None:
-    """Key of the video called `name`: its whole key, or its last part, with or without a video's suffix.
+    """Key of the video called `name`, with or without a video's suffix: the whole key, or the end of it or of the name.
 
-    Upper and lower case count only where keys differ in nothing else.
+    `case2` and `videos/siteA/case2` are the video `siteA/case2`, `siteB/case2` is not: sites call their cases alike.
+    Upper and lower case count only where keys differ in nothing else, and how accents are stored never counts.
 
     Raises:
         DataError: two videos bear the name.
     """
-    plain = name.replace("\\", "/").strip("/")
-    if plain.lower().endswith(tuple(VIDEO_SUFFIXES)):
-        plain = PurePosixPath(plain).with_suffix("").as_posix()
+    plain = _plain(name)
     if plain in keys:
         return plain
-    last = PurePosixPath(plain).name
-    same = [key for key in keys if PurePosixPath(key).name == last]
-    same = same or [key for key in keys if key.casefold() == plain.casefold()]
-    same = same or [key for key in keys if PurePosixPath(key).name.casefold() == last.casefold()]
-    if len(same) > 1:
-        raise DataError(f"{name!r} matches several videos: {', '.join(same)}; put the folder in front of the name")
-    return same[0] if same else None
+    for form in (composed, folded):
+        wanted, forms = form(plain), {key: form(key) for key in keys}
+        same = [key for key, known in forms.items() if known == wanted]
+        same = same or [key for key, known in forms.items() if _is_end(known, wanted) or _is_end(wanted, known)]
+        if len(same) > 1:
+            raise DataError(f"{name!r} matches several videos: {', '.join(same)}; put the folder in front of the name")
+        if same:
+            return same[0]
+    return None
+
+
+def _plain(name: str) -> str:
+    plain = name.replace("\\", "/").strip("/")
+    return PurePosixPath(plain).with_suffix("").as_posix() if plain.lower().endswith(tuple(VIDEO_SUFFIXES)) else plain
+
+
+def _is_end(end: str, path: str) -> bool:
+    return path.endswith(f"/{end}")
+
+
+def _without_video(name: str, keys: Sequence[str]) -> str:
+    """Why a file or an entry of a table is not used; names a video that is called alike and lies elsewhere."""
+    lasts = {folded(PurePosixPath(_plain(each)).name) for each in _names_in(_plain(name))}
+    other = next((key for key in keys if "/" in key and folded(PurePosixPath(key).name) in lasts), None)
+    if other is None or "/" not in _plain(name):
+        return "no video of that name"
+    return (
+        f"no video of that name in its folder; {other} lies in another. If they belong together, give the folder of "
+        "the videos with --data.options.videos, and that of the annotations with --data.options.annotations"
+    )
 
 
 def _choose(key: str, paths: Sequence[Path], kind: str, unpaired: list[Unpaired]) -> Path:
@@ -409,13 +466,15 @@ def _choose(key: str, paths: Sequence[Path], kind: str, unpaired: list[Unpaired]
     return fitting[0]
 
 
-def _take(found: FoundAnnotations, annotations: Sequence[Annotation], keys: Sequence[str], key: str | None) -> None:
+def _take(
+    found: FoundAnnotations, annotations: Sequence[Annotation], keys: Sequence[str], key: str | None, file: str
+) -> None:
     """Hand out the annotations of one file: to `key`, or to the videos that a video column names."""
     for annotation in annotations:
         target = key if annotation.video is None else _key_of_name(annotation.video, keys)
         if target is None:
             what = annotation.path.name + (f", video {annotation.video!r}" if annotation.video else "")
-            found.unpaired.append(Unpaired(what, "no video of that name"))
+            found.unpaired.append(Unpaired(what, _without_video(annotation.video or file, keys)))
             found.others.append(annotation)
         elif target in found.by_key:
             raise DataError(f"video {target!r} is annotated in {found.by_key[target].path} and in {annotation.path}")
@@ -424,9 +483,10 @@ def _take(found: FoundAnnotations, annotations: Sequence[Annotation], keys: Sequ
 
 
 def _read_table_of_videos(
-    found: FoundAnnotations, path: Path, keys: Sequence[str], options: AnnotationOptions, only: bool
+    found: FoundAnnotations, base: Path, file: str, keys: Sequence[str], options: AnnotationOptions, only: bool
 ) -> None:
     """A file that bears no video's name: one for all videos, an annotation of an absent one, or something else."""
+    path = base / file
     try:
         # What is a table of segments or of videos at least is meant for us: mistakes in it are raised below.
         meant = only or names_its_videos(path)
@@ -434,4 +494,4 @@ def _read_table_of_videos(
     except DataError as error:
         found.unpaired.append(Unpaired(path.name, f"no video of that name, and not an annotation ({error})"))
         return
-    _take(found, read_annotations(path, options) if meant else annotations, keys, None)
+    _take(found, read_annotations(path, options) if meant else annotations, keys, None, file)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 
+from m33d_hf.data.depth.maps import depth_folder
 from m33d_hf.data.plural import plural
 from m33d_hf.data.sources.frames.layouts import maps_beside_pictures
-from m33d_hf.data.sources.phases.files import DEPTH_FOLDERS
 from m33d_hf.data.sources.videos.files import VIDEO_SUFFIXES
 from m33d_hf.modeling.video_reading_m33d import FRAME_SUFFIXES
 
@@ -25,24 +25,23 @@ def maps_in_words(maps: Sequence[Path]) -> str:
 
 
 def _maps_of_videos(files: Sequence[str]) -> set[str]:
-    """Those below `depth/` in a folder that is named like a video or like a folder of frames outside of it.
+    """Those below `depth/` in a folder that is named like a video or like a folder of frames outside of it, and videos
+    below `depth/` where there is any input outside.
 
     `scripts/extract_depth.py` writes them by the place of the video below its input: `depth/NAME`, `depth/CLASS/NAME`.
     """
     paths = [PurePosixPath(file) for file in files]
-    places = {path: _depth_folder(path) for path in paths}
+    places = {path: depth_folder(path) for path in paths}
     outside = [path for path, place in places.items() if place is None]
-    videos = {path.stem for path in outside if path.suffix.lower() in VIDEO_SUFFIXES}
+    videos = {path.stem for path in outside if is_video(path)}
     videos |= {path.parent.name for path in outside if path.suffix.lower() in FRAME_SUFFIXES}
     return {
         str(path)
         for path, place in places.items()
-        if place is not None
-        and path.suffix.lower() not in VIDEO_SUFFIXES
-        and not videos.isdisjoint(path.parts[place + 1 : -1])
+        if place is not None and (bool(videos) if is_video(path) else not videos.isdisjoint(path.parts[place + 1 : -1]))
     }
 
 
-def _depth_folder(path: PurePosixPath) -> int | None:
-    """Where the first folder called `depth` or the like stands among the parts of a path."""
-    return next((place for place, part in enumerate(path.parts[:-1]) if part in DEPTH_FOLDERS), None)
+def is_video(path: PurePath) -> bool:
+    """Whether a name has the suffix of a video file."""
+    return path.suffix.lower() in VIDEO_SUFFIXES

@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -48,7 +48,7 @@ from m33d_hf.data.sources.phases.losses import lost_labels
 from m33d_hf.data.sources.phases.numbering import first_number
 from m33d_hf.data.sources.phases.reading import check_clock, describe_reading
 from m33d_hf.data.sources.phases.synchrony import phases_of
-from m33d_hf.errors import ConfigError, CorruptFileError, DataError
+from m33d_hf.errors import ConfigError, CorruptFileError, DataError, MissingSplitError
 from m33d_hf.modeling.video_times_m33d import frames_lost_at_the_end
 
 logger = logging.getLogger(__name__)
@@ -72,7 +72,8 @@ class PhasesSource(PhaseSource):
             case's clock to the video's first frame). Null: every video is a case. Splits and shares of labels keep the
             cameras of a case together; its annotation bears the name of the case or of one of its videos.
         annotations: folder or file of the annotations, `none`, or `auto`: `phase_annotations/` and the like, or files
-            beside the videos; not looked for when whole videos are the items, unless require_annotations is true.
+            beside the videos; not looked for when whole videos are the items, unless require_annotations is true. Runs
+            of pre-training pass `none` where nothing else is stated, and require_annotations=false.
         annotation_format: `auto`, `frames`, `rows` (one phase a line, one line a frame), `timestamps`, `segments` or
             `levels` (JSON).
         annotation_level: `phases` or `steps` of JSON with several levels. Within one, segments may lie inside others:
@@ -101,7 +102,7 @@ class PhasesSource(PhaseSource):
         depth_unit, depth_scale, depth_kind, invalid_values, min_depth, max_depth, align, orientation, calibration: as
             in the `folder` source; of folders of frames alone: calibration, such as import_recording.py writes,
             orientation, and align=rgb_to_depth. Depth of video files is resized to the picture.
-        require_depth: leave out (and list) what has no depth.
+        require_depth: leave out (and list) what has no depth, after splits, which are those of runs without depth.
         require_annotations: leave out (and list) videos without annotation; None does so for clips only.
         on_unpaired: `list` videos without annotation and annotations without video in `unpaired`, or `error`.
         clip_span, clip_stride, drop_unlabelled: see `PhaseSource`.
@@ -173,6 +174,7 @@ class PhasesSource(PhaseSource):
         reading = AnnotationOptions(annotation_format, segment_unit, annotation_level, ignored, clock)
         files = {key: found.names[key] for key in found.videos}
         cases, unlisted = find_cases(self.root, cameras, files)
+        cases = {name: sorted(case, key=lambda camera: camera.key in found.lacking) for name, case in cases.items()}
         keys = dict.fromkeys([*found.videos, *cases])
         labels = find_annotations(self.root, list(keys), annotations, reading, table_of_cameras(self.root, cameras))
         self.notes: list[str] = list(found.notes)
@@ -188,7 +190,7 @@ class PhasesSource(PhaseSource):
         check_clock(labels.by_key, timing_of)
         start, counted = first_number(labels.by_key, timing_of, label_start)
         self._tell([sentence for sentence in (how, counted) if sentence])
-        kept = self._select(found, cases, split, split_list, split_fractions)
+        kept = self._with_depth(self._select(found, cases, split, split_list, split_fractions), found.lacking, split)
         needed = (unit == "clips") if require_annotations is None else require_annotations
         # The first camera stands for its case.
         leaders = self._annotated({case[0].key: found.videos[case[0].key] for case in kept.values()}, labels, needed)
@@ -289,8 +291,9 @@ class PhasesSource(PhaseSource):
         }
         kept, how = select_split(self.root, sequences, split, split_list, fractions, whole=True)
         for case, frames in kept.items():
-            if len(frames) < len(cases[case]):
-                left = next(camera.key for camera in cases[case] if all(frame.key != camera.key for frame in frames))
+            needed = [camera.key for camera in cases[case] if camera.key not in found.lacking]
+            listed = {frame.key for frame in frames}
+            if left := next((key for key in needed if key not in listed), None):
                 raise DataError(
                     f"the list of the split {split} names {frames[0].key}, but not {left}, which shows the same case: "
                     f"a case is never cut. List the case, {case}, or all of its videos."
@@ -299,6 +302,20 @@ class PhasesSource(PhaseSource):
         for entry in missing_entries(self.root, sequences, split, split_list):
             self.unpaired.append(Unpaired(entry, f"listed for the split {split}, but there is no such video"))
         return {case: cases[case] for case in kept}
+
+    def _with_depth(self, kept: Cases, lacking: Collection[str], split: str | None) -> Cases:
+        """The cases of a split without the videos that are left out for their depth."""
+        if not lacking:
+            return kept
+        there = {name: [camera for camera in case if camera.key not in lacking] for name, case in kept.items()}
+        there = {name: case for name, case in there.items() if case}
+        if not there:
+            raise MissingSplitError(
+                f"{self.root}: require_depth is set, but the split {split} has no depth for its "
+                f"{plural(len(kept), 'case')}, the first is {next(iter(kept))}. Extract it (scripts/extract_depth.py), "
+                "or put others into that split by lists (--data.options.split_list)"
+            )
+        return there
 
     def _annotated(
         self, videos: dict[str, FoundVideo], labels: FoundAnnotations, needed: bool

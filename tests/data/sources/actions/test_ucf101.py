@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import pickle
+import unicodedata
 from collections import Counter
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -166,6 +168,16 @@ def test_other_suffixes_cases_and_frame_folders(root: Path) -> None:
     assert keys(source) == [name.removesuffix(".avi") for name in TRAIN]  # keys as listed, wherever it runs
     assert source[0].file.suffix == ".MP4" and source[1].file.is_dir()
     assert "12 videos are spelled differently" in " ".join(source.notes)
+
+
+@pytest.mark.parametrize("stored", ["NFC", "NFD"])
+def test_accents_are_the_same_however_they_are_stored(tmp_path: Path, stored: Literal["NFC", "NFD"]) -> None:
+    other: Literal["NFC", "NFD"] = "NFD" if stored == "NFC" else "NFC"
+    listed = [unicodedata.normalize(other, name) for name in ("Coupé/v_Coupé_g01_c01.avi", "Läuft/v_Läuft_g01_c01.avi")]
+    touch(tmp_path, [unicodedata.normalize(stored, name) for name in listed])
+    (tmp_path / "classInd.txt").write_text("1 Coupé\n2 Läuft\n", encoding="utf-8")
+    (tmp_path / "trainlist01.txt").write_text("\n".join(listed), encoding="utf-8")
+    assert keys(Ucf101Source(tmp_path)) == [name.removesuffix(".avi") for name in listed]
 
 
 def test_two_files_for_one_video(root: Path) -> None:

@@ -40,6 +40,14 @@ def test_the_folders_are_the_classes_and_a_fifth_is_held_out(tmp_path: Path, bel
     assert any("20% of each folder's videos" in note for note in train.notes)
 
 
+def test_a_folder_of_depth_videos_is_no_class(tmp_path: Path) -> None:
+    write(tmp_path, {"clap": 3, "wave": 3, "depth": 6})
+    source = Ucf101Source(tmp_path, "all")
+    assert source.action_names == ["clap", "wave"] and len(source) == 6
+    told = [(entry.path, entry.reason) for entry in source.unpaired]
+    assert told == [("depth", "depth is read from pictures and arrays, not from videos")]
+
+
 def test_a_validation_share_comes_out_of_the_rest(tmp_path: Path) -> None:
     write(tmp_path, {"a": 10, "b": 10})
     splits = ("train", "validation", "test")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -200,3 +201,30 @@ def test_a_table_of_cameras_beside_the_annotations_is_none_of_them(tmp_path: Pat
     (tmp_path / "cameras.csv").write_text("case,camera,video\na,left,a_left.mp4\na,right,a_right.mp4\n")
     source = PhasesSource(tmp_path, cameras="cameras.csv", clip_span=4, segment_end="exclusive")
     assert source.cases == [[0, 1]] and source.action_names == ["cut", "sew"]
+
+
+def test_a_name_in_a_table_that_two_videos_bear_is_refused(tmp_path: Path) -> None:
+    files = {"siteA/left": "siteA/left.mp4", "siteB/left": "siteB/left.mp4", "siteB/top": "siteB/top.mp4"}
+    (tmp_path / "cameras.csv").write_text("case,camera,video\na,left,siteA/left\nb,top,top.mp4\n")
+    cases, unused = find_cases(tmp_path, "cameras.csv", files)
+    assert {case: [camera.key for camera in found] for case, found in cases.items()} == {
+        "a": ["siteA/left"], "b": ["siteB/top"],
+    }  # fmt: skip
+    assert [entry.path for entry in unused] == ["siteB/left.mp4"]
+    (tmp_path / "cameras.csv").write_text("case,camera,video\na,left,left.mp4\n")
+    with pytest.raises(DataError, match=r"line 2: 'left.mp4' matches several videos: siteA/left, siteB/left; put the"):
+        find_cases(tmp_path, "cameras.csv", files)
+
+
+@pytest.mark.parametrize("stored", ["NFC", "NFD"])
+def test_accents_are_the_same_however_they_are_stored(tmp_path: Path, stored: Literal["NFC", "NFD"]) -> None:
+    other: Literal["NFC", "NFD"] = "NFD" if stored == "NFC" else "NFC"
+    keys = [unicodedata.normalize(stored, f"opé_caméra{number}") for number in (1, 2)]
+    files = {key: f"{key}.mp4" for key in keys}
+    rows = "".join(f"a,{number},{unicodedata.normalize(other, file)}\n" for number, file in enumerate(files.values()))
+    (tmp_path / "cameras.csv").write_text(f"case,camera,video\n{rows}", encoding="utf-8")
+    cases, unused = find_cases(tmp_path, "cameras.csv", files)
+    assert [camera.key for camera in cases["a"]] == keys and not unused
+    cases, _ = find_cases(tmp_path, unicodedata.normalize(other, "_caméra*"), files)
+    ((case, cameras),) = cases.items()
+    assert [camera.key for camera in cameras] == keys and unicodedata.normalize("NFC", case) == "op\u00e9"

@@ -378,8 +378,8 @@ def test_two_videos_or_annotations_of_one_name(cholec: Path, tmp_path: Path) -> 
     (tmp_path / "phase_annotations/video01.txt").unlink()
     (tmp_path / "videos/more").mkdir()
     shutil.copy(tmp_path / "videos/video01.mp4", tmp_path / "videos/more/video01.mp4")
-    (tmp_path / "all.csv").write_text("video,start_frame,end_frame,phase\nx/video01,0,5,cut\n")
-    with pytest.raises(DataError, match=r"'x/video01' matches several videos: more/video01, video01"):
+    (tmp_path / "all.csv").write_text("video,start_frame,end_frame,phase\nx/more/video01,0,5,cut\n")
+    with pytest.raises(DataError, match=r"'x/more/video01' matches several videos: more/video01, video01"):
         _source(tmp_path, annotations="all.csv")
     shutil.copy(tmp_path / "videos/video02.mp4", tmp_path / "videos/video02.avi")
     with pytest.raises(DataError, match="would both be the video 'video02'"):
