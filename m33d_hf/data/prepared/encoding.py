@@ -146,7 +146,7 @@ class Encoder:
         return stream.getvalue()
 
 
-def _read(handle: VideoHandle, numbers: Sequence[int]) -> tuple[RGBDSample, list[Hole]]:
+def _read(handle: VideoHandle, numbers: Sequence[int]) -> tuple[RGBDSample, Sequence[Hole]]:
     """Frames of an item, without depth where that of none of them can be decoded; and what is missing."""
     try:
         sample = handle.read(numbers).align()
