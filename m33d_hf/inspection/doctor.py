@@ -12,11 +12,14 @@ from typing import Any
 from m33d_hf.data.files.atomic_writing import write_atomically, write_text_atomically
 from m33d_hf.data.files.skips import FILE_NAME, HEADER, SkippedFile, append_skipped
 from m33d_hf.data.loader.skip_list import SkipList
-from m33d_hf.data.measuring.duplicates import Pair, near_duplicates
+from m33d_hf.data.measuring.duplicates import Pair, beside_cuts, near_duplicates
 from m33d_hf.data.measuring.findings import Finding, judge_duplicates, judge_split, said_once
 from m33d_hf.data.measuring.tallies import SplitTally
 from m33d_hf.data.measuring.wording import describe_findings, describe_split
 from m33d_hf.data.progress import Say
+from m33d_hf.data.source import Source
+from m33d_hf.data.sources.frames.frames import FrameSource
+from m33d_hf.data.sources.roots import RootsSource
 from m33d_hf.errors import DataError, MissingDependencyError, MissingSplitError
 from m33d_hf.inspection.next_step import next_step, were_videos
 from m33d_hf.inspection.report import report_dict
@@ -59,7 +62,8 @@ def check_data(request: Request, say: Say) -> int:
     findings = said_once(findings)
     pairs = _duplicates(measured)
     hashed = [len(tally.hashes) for _, tally in measured]
-    findings += judge_duplicates(pairs, (hashed[0], hashed[-1])) if len(measured) > 1 else []
+    if len(measured) > 1:
+        findings += judge_duplicates(pairs, (hashed[0], hashed[-1]), _beside_cuts(measured) if pairs else None)
     _write_skipped(request.output / FILE_NAME, known, measured)
     _write_pairs(request.output / DUPLICATES, pairs)
     _write_report(request.output / REPORT, measured, findings)
@@ -124,6 +128,22 @@ def _duplicates(measured: Sequence[tuple[Split, SplitTally]]) -> list[Pair]:
         if len(pairs) == _MOST_PAIRS:
             break
     return pairs
+
+
+def _beside_cuts(measured: Sequence[tuple[Split, SplitTally]]) -> dict[str, str]:
+    """The samples beside a cut through a sequence that look like its other side; none of other sources than frames."""
+    (one, first), (other, second) = measured
+    return beside_cuts(first.hashes, second.hashes, {**_sequences(one.source), **_sequences(other.source)})
+
+
+def _sequences(source: Source) -> dict[str, str]:
+    """Key -> sequence of the items of a source of frames, of each of several folders too."""
+    if isinstance(source, FrameSource):
+        return dict(zip((item.key for item in source.sequences), source.sequence_names(), strict=True))
+    if isinstance(source, RootsSource):
+        members = {name: _sequences(member) for name, member in source.members.items()}
+        return {f"{name}/{key}": f"{name}/{own}" for name, found in members.items() for key, own in found.items()}
+    return {}
 
 
 def _write_skipped(path: Path, known: list[SkippedFile], measured: Sequence[tuple[Split, SplitTally]]) -> None:

@@ -26,6 +26,10 @@ from m33d_hf.inspection.proposed_recipes import (
     recipe_for,
 )
 from m33d_hf.inspection.request import Request, script_of, task_of
+from m33d_hf.modeling.configuration_m33d import M33DConfig
+from m33d_hf.training.recipe.command_line import read_overrides
+from m33d_hf.training.recipe.parsing import resolve
+from m33d_hf.training.recipe.task_names import PRETRAINING
 from m33d_hf.training.showing.command_words import words_of
 
 _PIXELS_TASK = "semantic_segmentation"
@@ -64,8 +68,24 @@ def next_step(
         lines += [f"to {purpose}:"] if purpose else []
         described = words_of({f"data.options.{name}": value for name, value in labels.items()})
         more = described if task_of(recipe) == _PIXELS_TASK else []
+        if task_of(recipe) == PRETRAINING and not tally.with_depth:
+            more = _of_rgb_alone(recipe, words)
         lines.append("  " + shlex.join(["python", script_of(recipe), "--recipe", recipe, *words, *more, "--dry_run"]))
     return "\n".join(lines)
+
+
+def _of_rgb_alone(recipe: str, words: Sequence[str]) -> list[str]:
+    """The method that a pre-training needs where no sample has depth; nothing where it is named, or shows no depth.
+
+    A first stage compares both modalities and nothing else; no method has one for RGB alone.
+    """
+    if "method" in read_overrides(list(words)):
+        return []
+    args = resolve(["--recipe", recipe], PRETRAINING).args
+    config = M33DConfig(**args.model)
+    if args.stage == 1 or all(each.name != "depth" for each in config.specs):
+        return []
+    return ["--method", "videomae" if config.num_frames > 1 else "mae"]
 
 
 def _again(request: Request, findings: Sequence[Finding]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -244,6 +245,18 @@ def test_another_input_of_the_same_name_may_not_add(tmp_path: Path) -> None:
     (tmp_path / "moved").rename(tmp_path / "day1")
     (tmp_path / "out/inputs.jsonl").unlink()  # as an earlier version left it
     assert extract_depth(options(tmp_path, input=tmp_path / "day1"), ALONE, RedPredictor()).already_there == 1
+
+
+def test_an_input_that_was_replaced_in_place_is_refused_until_its_depth_is_removed(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "in" / "walk", 2)
+    extract_depth(options(tmp_path), ALONE, RedPredictor())
+    pictures = write_pictures(tmp_path / "in" / "walk", 2, seed=7)
+    with pytest.raises(ConfigError, match=r"in/walk has changed since.* remove what was made of walk"):
+        extract_depth(options(tmp_path), ALONE, RedPredictor())
+    shutil.rmtree(tmp_path / "out" / "walk")
+    assert extract_depth(options(tmp_path), ALONE, RedPredictor()).written == 1
+    found = maps_of(tmp_path / "out", "walk").read([0])[0, 0].numpy()
+    assert np.abs(found - red_depth(pictures[0])).max() < 16 / 32767
 
 
 def test_half_precision_weights_are_run_in_full(tmp_path: Path) -> None:

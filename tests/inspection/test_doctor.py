@@ -107,6 +107,20 @@ def test_one_picture_in_both_splits_twice(root: Path):
     assert "train/scene3/001,validation/scene100/007" in listed and "validation/scene101/008" in listed
 
 
+def test_a_camera_that_stands_still_at_the_cut_of_one_recording_is_noted(root: Path):
+    """80 of 100 frames train, the next 10 evaluate: the split is our own, and the picture stays for six frames."""
+    still = range(78, 84)
+    for number in range(100):
+        rgb, depth = boxes(400 if number in still else number)
+        save(root.parent / "walk" / "color" / f"{number:03d}.png", rgb)
+        save(root.parent / "walk" / "depth" / f"{number:03d}.png", depth)
+    code, problems, report = check(root.parent / "walk")
+    assert (code, problems) == (0, "")
+    assert "4 of 10 evaluation samples look like training samples" in notes_of(report)
+    shutil.copy(root.parent / "walk/color/003.png", root.parent / "walk/color/088.png")  # and comes back
+    assert "look like training samples" in check(root.parent / "walk")[1]
+
+
 def test_one_scene_in_another_unit(root: Path):
     shutil.rmtree(root / "train/scene3")
     write_scene(root / "train/scene3", 3, scale=5.0)

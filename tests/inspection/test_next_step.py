@@ -18,6 +18,7 @@ from m33d_hf.inspection import proposed_recipes
 from m33d_hf.inspection.proposed_recipes import OWN, PUBLISHED, checked_as, recipe_for
 from m33d_hf.inspection.request import add_options, read_request, script_of
 from m33d_hf.inspection.splits import open_split
+from m33d_hf.scripts._main import main as run
 from m33d_hf.scripts.check_data import main
 from m33d_hf.training.recipe.parsing import resolve
 
@@ -109,6 +110,50 @@ def test_every_kind_of_data_gets_commands_that_read_it(
     assert [command[3] for command in found] == [recipe_for(source, purpose) for purpose in purposes]
     for command in found:
         assert str(root) in command and opened(command, repository) > 0
+
+
+def write_pictures(root: Path) -> Path:
+    return write_frames(root, 20, depth=None)
+
+
+def write_walks(root: Path) -> Path:
+    for number in range(5):
+        write_frames(root / f"s{number:02d}", 64, depth=None)
+    return root
+
+
+RGB_ALONE = ("--data.options.depth", "none")
+
+
+@pytest.mark.parametrize(
+    ("write", "words", "method"),
+    [(write_pictures, RGB_ALONE, "mae"), (write_walks, (*RGB_ALONE, "--data.options.unit", "clips"), "videomae")],
+)
+def test_what_is_proposed_for_rgb_alone_runs(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    write: Callable[[Path], Path],
+    words: tuple[str, ...],
+    method: str,
+):
+    """The recipes' own method predicts depth, and stops at the first sample without it."""
+    check(write(tmp_path / "data"), *words, model=())
+    (command,) = commands(capsys.readouterr().out)
+    assert command[-3:] == ["--method", method, "--dry_run"]
+    words_of_size = "--model.image_size 32 --model.patch_size 8 --model.hidden_size 24 --model.num_hidden_layers 1"
+    small = [*words_of_size.split(), "--model.num_attention_heads", "2", "--cpu", "true", "--train.epochs", "1"]
+    small += ["--output_dir", str(tmp_path / "out")]
+    assert run("pretraining", [*command[2:], *small]) == 0
+    told = capsys.readouterr().out
+    assert "the sample has no depth" not in told and method in told
+    without = [word for word in command[2:] if word not in ("--method", method)]
+    assert run("pretraining", [*without, *small]) == 2 and "the sample has no depth" in "".join(capsys.readouterr())
+    # A recipe or a method that was named is asked for the same.
+    root = str(tmp_path / "data")
+    main([root, "--recipe", command[3], *words, "--output", str(tmp_path / "again")])
+    assert commands(capsys.readouterr().out)[0][-3:-1] == ["--method", method]
+    main([root, "--recipe", command[3], *words, "--method", method, "--output", str(tmp_path / "named")])
+    assert commands(capsys.readouterr().out)[0].count("--method") == 1
 
 
 def test_a_recipe_that_was_named_is_kept_with_its_script_and_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -132,13 +132,20 @@ class Calibration:
         Raises:
             ConfigError: it is the calibration of pictures of another size.
         """
-        for name, camera, size in (("color", self.color, color), ("depth", self.depth, depth)):
-            if size is not None and tuple(size) != camera.size:
-                raise ConfigError(
-                    f"{where}: the {name} picture is {size[1]} x {size[0]} (width x height), but the calibration is of "
-                    f"{camera.width} x {camera.height}. Give the calibration of these files: a picture that was "
-                    "resized by s has fx, fy times s, cx, cy as (c + 0.5) s - 0.5; one that was cropped has others."
-                )
+        for camera, size in (("color", color), ("depth", depth)):
+            if size is not None and (objection := self.objection(camera, size)) is not None:
+                raise ConfigError(f"{where}: {objection}")
+
+    def objection(self, camera: str, size: tuple[int, ...]) -> str | None:
+        """Why a picture of a (height, width) is none of a camera, "color" or "depth"; None if it may be."""
+        own = self.color if camera == "color" else self.depth
+        if tuple(size) == own.size:
+            return None
+        return (
+            f"the {camera} picture is {size[1]} x {size[0]} (width x height), but the calibration is of {own.width} x "
+            f"{own.height}. Give the calibration of these files: a picture that was resized by s has fx, fy times s, "
+            "cx, cy as (c + 0.5) s - 0.5; one that was cropped has others."
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; `from_dict` is its inverse."""

@@ -28,13 +28,19 @@ _PIECE = 1 << 25
 _THREADS = 8
 
 
-def mark_complete(folder: Path, names: Iterable[str] | None = None, known: Mapping[str, str] | None = None) -> None:
+def mark_complete(
+    folder: Path,
+    names: Iterable[str] | None = None,
+    known: Mapping[str, str] | None = None,
+    notes: Mapping[str, Any] | None = None,
+) -> None:
     """Flush the files of `folder` to the disk, then write its marker.
 
     Args:
         folder: holds plain files only, unless `names` says which of them count.
         names: files to list; all of them by default.
         known: digests of files that have not changed since.
+        notes: JSON values that the marker holds beside the list (`marker_notes`); none by default.
 
     Raises:
         OSError: the disk is full or not writable.
@@ -44,7 +50,7 @@ def mark_complete(folder: Path, names: Iterable[str] | None = None, known: Mappi
         flush_to_disk(folder / name)
         digest = (known or {}).get(name) or file_digest(folder / name)
         files[name] = {"size": (folder / name).stat().st_size, "blake2b": digest}
-    write_sealed_json(folder / MARKER, {"files": files})
+    write_sealed_json(folder / MARKER, {"files": files, **(notes or {})})
     flush_folder(folder)
 
 
@@ -85,6 +91,16 @@ def listed_digests(folder: Path) -> dict[str, Any]:
         CorruptFileError: the marker is missing, damaged or no marker.
     """
     return {name: entry["blake2b"] for name, entry in _listed(folder, None).items() if "blake2b" in entry}
+
+
+def marker_notes(folder: Path) -> dict[str, Any]:
+    """What the marker of a complete folder holds beside the list of files.
+
+    Raises:
+        CorruptFileError: the marker is missing or damaged.
+    """
+    content = read_sealed_json(folder / MARKER)
+    return {name: value for name, value in content.items() if name != "files"} if "files" in content else {}
 
 
 def file_digest(path: Path) -> str:

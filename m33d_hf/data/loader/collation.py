@@ -452,7 +452,7 @@ def _needed(map_: torch.Tensor | None, sample: RGBDSample, what: str) -> torch.T
         raise DataError(
             f"{sample.key}: the sample has no {what}, but the model's configuration requires it; use a source that "
             "provides it, or a method that does not need it (such as --method "
-            f"videomae).{extract if what == 'depth' else ''}"
+            f"{'videomae' if sample.num_frames > 1 else 'mae'}).{extract if what == 'depth' else ''}"
         )
     return map_
 

@@ -6,11 +6,14 @@ re-encoding, resizing and small changes of brightness.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
+
+from m33d_hf.data.sources.frames.pairing import natural_key
 
 BITS = 16  # comparisons per side
 MOST_DIFFERENT = 10  # of the 256 bits between two pictures that count as the same
@@ -50,6 +53,38 @@ def near_duplicates(first: Sequence[tuple[str, str]], second: Sequence[tuple[str
         distances = np.bitwise_count(own[:, None] ^ others[None]).sum(axis=-1, dtype=np.int64)
         for row, column in np.argwhere(distances <= MOST_DIFFERENT):
             yield Pair(block[row][0], second[column][0], int(distances[row, column]))
+
+
+def beside_cuts(
+    first: Sequence[tuple[str, str]], second: Sequence[tuple[str, str]], sequence_of: Mapping[str, str]
+) -> dict[str, str]:
+    """Key -> sequence of the samples beside a cut through a sequence that look like the other side: a camera that
+    stands still there. Frames that look alike farther off are none of these.
+
+    Args:
+        first: (key, hash) of a split.
+        second: (key, hash) of the other one.
+        sequence_of: key -> sequence, of what was cut from one; all of a split lies before all of the other, or behind.
+    """
+    sides_of: dict[str, tuple[list[Any], list[Any]]] = defaultdict(lambda: ([], []))
+    for number, side in enumerate((first, second)):
+        for key, digest in side:
+            if key in sequence_of:
+                sides_of[sequence_of[key]][number].append((natural_key(key), key, digest))
+    found: dict[str, str] = {}
+    for name, both in sides_of.items():
+        if not all(both):
+            continue
+        lower, upper = sorted(map(sorted, both))
+        if lower[-1][0] >= upper[0][0]:
+            continue  # not one cut: mixed frame by frame
+        for side, other in ((lower[::-1], upper), (upper, lower)):
+            words = _words([digest for _, _, digest in other])
+            for _, key, digest in side:
+                if np.bitwise_count(_words([digest]) ^ words).sum(axis=-1, dtype=np.int64).min() > MOST_DIFFERENT:
+                    break
+                found[key] = name
+    return found
 
 
 def _words(digests: Sequence[str]) -> np.ndarray:

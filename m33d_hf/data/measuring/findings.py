@@ -22,6 +22,7 @@ _SHORT_SHARE = 0.1  # of the clips; fewer are padded or left out without harm
 _MOSTLY_INVALID = 0.5
 _COPY = 3  # bits by which copies differ at most, re-encoded or not
 _ALIKE_SHARE = 0.1  # of the evaluation samples that may look like training samples without being copies
+_MOSTLY_ALIKE = 0.5  # of them that may look like training samples at all, beside a cut through one recording, too
 _LEAST_FOR_SCENES = 3
 _FEW = 3  # files that are named in one finding
 
@@ -64,13 +65,31 @@ def said_once(findings: Sequence[Finding]) -> list[Finding]:
     return [Finding(" and ".join(names), text, is_problem) for (text, is_problem), names in splits.items()]
 
 
-def judge_duplicates(pairs: Sequence[Pair], compared: tuple[int, int]) -> list[Finding]:
-    """The finding on pictures that both splits hold; none without any."""
+def judge_duplicates(
+    pairs: Sequence[Pair], compared: tuple[int, int], beside: Mapping[str, str] | None = None
+) -> list[Finding]:
+    """The finding on pictures that both splits hold; none without any.
+
+    Args:
+        pairs: of samples that look alike.
+        compared: samples of each split.
+        beside: those beside a cut through a sequence that look like its other side (`beside_cuts`). They are no fault,
+            unless they are most of the evaluation split.
+    """
     if not pairs:
         return []
-    # Where a sequence is cut into splits, the frames on both sides of the cut look alike; that is no fault.
-    copies = sum(pair.distance <= _COPY for pair in pairs)
+    of_cut = beside or {}
+    elsewhere = [pair for pair in pairs if (cut := of_cut.get(pair.first)) is None or cut != of_cut.get(pair.second)]
+    copies = sum(pair.distance <= _COPY for pair in elsewhere)
+    alike = len({pair.second for pair in elsewhere})
     evaluated = len({pair.second for pair in pairs})
+    is_problem = copies > 0 or alike > _ALIKE_SHARE * compared[1] or evaluated > _MOSTLY_ALIKE * compared[1]
+    advice = "An evaluation on training data proves nothing; correct the split."
+    if not elsewhere and not is_problem:
+        advice = (
+            "All of them lie beside a cut through one recording, where its camera hardly moves; figures of these "
+            "samples say little. Recordings of their own for evaluation say more."
+        )
     shown = "; ".join(f"{first} = {second} ({distance} bits)" for first, second, distance in pairs[:EXAMPLES])
     return [
         Finding(
@@ -78,8 +97,8 @@ def judge_duplicates(pairs: Sequence[Pair], compared: tuple[int, int]) -> list[F
             f"{evaluated} of {plural(compared[1], 'evaluation sample')} {agree(evaluated, 'looks', 'look')} like "
             f"training samples ({plural(len(pairs), 'pair')}, at most {MOST_DIFFERENT} of 256 bits apart, among "
             f"{compared[0]} x {compared[1]} compared; see duplicates.csv): "
-            f"{shown}. An evaluation on training data proves nothing; correct the split.",
-            copies > 0 or evaluated > _ALIKE_SHARE * compared[1],
+            f"{shown}. {advice}",
+            is_problem,
         )
     ]
 

@@ -24,7 +24,7 @@ from m33d_hf.data.depth.holes import HoleCount
 from m33d_hf.data.files.files import decode_map
 from m33d_hf.data.files.tiff_maps import read_tiff_map
 from m33d_hf.data.options import choose
-from m33d_hf.data.sample import IGNORE_INDEX, Hole, RGBDSample, VideoHandle, read_sample
+from m33d_hf.data.sample import IGNORE_INDEX, Hole, RGBDSample, VideoHandle, holes_of, read_sample
 from m33d_hf.data.source import Source
 from m33d_hf.errors import ConfigError, CorruptFileError, DataError
 from m33d_hf.modeling.depth_m33d import DepthSpec, resize_depth
@@ -66,6 +66,7 @@ class Encoder:
         sequence: str,
         indices: Sequence[int] | None = None,
         holes: HoleCount | None = None,
+        damaged: list[int] | None = None,
     ) -> Iterator[dict[str, Any]]:
         """The rows of an item's frames, in order; values as Parquet takes them.
 
@@ -74,6 +75,7 @@ class Encoder:
             sequence: what the frames belong to.
             indices: frames to take; None for all.
             holes: counts the frames of clips whose depth is missing or damaged: it is stored as a hole, or not at all.
+            damaged: receives the frames of clips whose depth is there, but cannot be decoded.
 
         Raises:
             CorruptFileError: a frame cannot be decoded, of a clip its picture. DataError: a frame of another aspect
@@ -83,8 +85,10 @@ class Encoder:
         for start in range(0, len(chosen), _CHUNK):
             numbers = chosen[start : start + _CHUNK]
             sample, lacking = _read(handle, numbers)
-            if holes is not None:
-                holes.merge(lacking)
+            if holes is not None and (sample.depth is not None or lacking):
+                holes.add(len(numbers), lacking)
+            if damaged is not None:
+                damaged += [numbers[hole.place] for hole in lacking if hole.damaged]
             if others := sample.meta.get("modalities"):
                 raise ConfigError(
                     f"{handle.key} has {', '.join(others)}; prepared data holds rgb, depth and segmentation only. "
@@ -142,9 +146,8 @@ class Encoder:
         return stream.getvalue()
 
 
-def _read(handle: VideoHandle, numbers: Sequence[int]) -> tuple[RGBDSample, HoleCount]:
-    """Frames of an item, without depth where that of none of them can be decoded; and the count of what is missing."""
-    found = HoleCount()
+def _read(handle: VideoHandle, numbers: Sequence[int]) -> tuple[RGBDSample, Sequence[Hole]]:
+    """Frames of an item, without depth where that of none of them can be decoded; and what is missing."""
     try:
         sample = handle.read(numbers).align()
     except CorruptFileError as error:
@@ -153,10 +156,8 @@ def _read(handle: VideoHandle, numbers: Sequence[int]) -> tuple[RGBDSample, Hole
         sample = read_sample(handle, numbers, ("rgb", "segmentation"))
         if sample.rgb is None:
             raise
-        found.add(len(numbers), [Hole(place, error.path, error.reason, True) for place in range(len(numbers))])
-    else:
-        found.add_sample(sample)
-    return sample, found
+        return sample, [Hole(place, error.path, error.reason, True) for place in range(len(numbers))]
+    return sample, holes_of(sample)
 
 
 def read_size(text: str | None) -> tuple[int, int | None] | None:

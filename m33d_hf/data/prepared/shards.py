@@ -5,19 +5,18 @@ What a part holds depends on the plan alone, never on who writes it or when.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from m33d_hf.data.depth.holes import HoleCount
-from m33d_hf.data.files.markers import MARKER, is_complete, mark_complete
-from m33d_hf.data.files.skips import SkippedFile, unreadable
-from m33d_hf.data.prepared.encoding import Encoder, sequence_of
+from m33d_hf.data.files.markers import MARKER, mark_complete
+from m33d_hf.data.files.skips import SkippedFile
+from m33d_hf.data.prepared.encoding import Encoder
 from m33d_hf.data.prepared.layout import Manifest, file_number, part_name
+from m33d_hf.data.prepared.unread import Unread, rows_of
 from m33d_hf.data.prepared.writing import PartFiles
 from m33d_hf.data.source import Source
-from m33d_hf.errors import DataError, DepthUnitError, LabelError
 
 
 @dataclass(frozen=True)
@@ -44,11 +43,6 @@ class PartResult:
 def part_ranges(length: int, per_part: int) -> list[range]:
     """The items of each part: `per_part` neighbours."""
     return [range(start, min(start + per_part, length)) for start in range(0, length, per_part)]
-
-
-def part_is_done(root: Path, number: int, parts: int) -> bool:
-    """Whether a part is there with all its files at their sizes."""
-    return is_complete(root / part_name(number, parts))
 
 
 def write_part(
@@ -83,46 +77,19 @@ def write_part(
     folder = root / part_name(number, manifest.parts)
     folder.mkdir(parents=True, exist_ok=True)
     _clear(folder)
-    skipped: list[SkippedFile] = []
-    holes = HoleCount()
+    unread, holes = Unread(), HoleCount()
     files = PartFiles(folder, manifest, most_bytes, form)
     try:
         for index in items:
-            for row in _rows_of(source, index, encoder, groups, skipped, holes):
+            for row in rows_of(source, index, encoder, groups, unread, holes):
                 files.add(row)
             if step is not None:
                 step()
     finally:
         files.close()
-    mark_complete(folder, files.names)
+    mark_complete(folder, files.names, notes=unread.notes())
     size = sum((folder / name).stat().st_size for name in files.names)
-    return PartResult(number, len(items), files.rows, size, skipped, holes)
-
-
-def _rows_of(
-    source: Source,
-    index: int,
-    encoder: Encoder,
-    groups: Sequence[str] | None,
-    skipped: list[SkippedFile],
-    holes: HoleCount,
-) -> Iterator[dict[str, Any]]:
-    """The rows of an item; none of an image that cannot be read, those before the damage of a clip."""
-    key = f"sample {index}"
-    try:
-        handle = source[index]
-        key = handle.key
-        sequence = sequence_of(None if groups is None else groups[index], handle)
-        yield from encoder.rows(handle, sequence, holes=holes)
-    except (DepthUnitError, LabelError):
-        raise
-    except (DataError, OSError) as error:
-        if getattr(error, "errno", None) in _DISK_ERRORS:
-            raise
-        skipped.append(unreadable(error, key))
-
-
-_DISK_ERRORS = (28, 122)  # no space, quota: of what is written, and never of what is read
+    return PartResult(number, len(items), files.rows, size, list(unread.skipped.values()), holes)
 
 
 def _clear(folder: Path) -> None:

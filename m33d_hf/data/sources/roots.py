@@ -23,7 +23,8 @@ def name_roots(roots: Sequence[str | Path]) -> dict[str, Path]:
     """Name -> folder: that of the folder, with as many of the folders above it as tell it from the others.
 
     Raises:
-        ConfigError: no folder, or one that is given twice.
+        ConfigError: no folder, one that is given twice or lies inside another one, whatever links lead there, or two
+            whose whole paths make the same name.
     """
     folders = [Path(os.path.abspath(Path(root).expanduser())) for root in roots]
     if not folders:
@@ -31,13 +32,43 @@ def name_roots(roots: Sequence[str | Path]) -> dict[str, Path]:
     twice = next((folder for place, folder in enumerate(folders) if folder in folders[:place]), None)
     if twice is not None:
         raise ConfigError(f"data.root names {str(twice)!r} twice.")
+    _refuse_nested(folders)
     parts = [folder.parts[1:] or (folder.anchor,) for folder in folders]
-    names = {}
-    for mine, folder in zip(parts, folders, strict=True):
+    lengths = []
+    for mine in parts:
         others = [each for each in parts if each is not mine]
         fits = (n for n in range(1, len(mine) + 1) if all(each[-n:] != mine[-n:] for each in others))
-        names["_".join(mine[-next(fits, len(mine)) :])] = folder
-    return names
+        lengths.append(next(fits, len(mine)))
+    while True:
+        names = ["_".join(mine[-length:]) for mine, length in zip(parts, lengths, strict=True)]
+        alike = [place for place, name in enumerate(names) if names.count(name) > 1]  # a_b of c/a_b, and of a/b
+        if not alike:
+            return dict(zip(names, folders, strict=True))
+        longer = [place for place in alike if lengths[place] < len(parts[place])]
+        if not longer:
+            told = " and ".join(repr(str(folders[place])) for place in alike if names[place] == names[alike[0]])
+            raise ConfigError(
+                f"data.root names {told}, which both would be called {names[alike[0]]!r}; rename one of the folders."
+            )
+        for place in longer:
+            lengths[place] += 1
+
+
+def _refuse_nested(folders: Sequence[Path]) -> None:
+    """Refuse folders of which one holds another: its items would occur twice, also on both sides of a split.
+
+    Raises:
+        ConfigError: naming both.
+    """
+    resolved = [folder.resolve() for folder in folders]
+    for inner, place in zip(folders, resolved, strict=True):
+        for outer, other in zip(folders, resolved, strict=True):
+            if inner is not outer and place.is_relative_to(other):
+                how = "the same folder as" if place == other else "a folder inside"
+                raise ConfigError(
+                    f"data.root names {str(inner)!r}, which is {how} {str(outer)!r}: its items would occur twice, and "
+                    "could be on both sides of a split. Leave one of them out."
+                )
 
 
 def held_out(validation: Any, names: Mapping[str, Path]) -> dict[str, list[str] | None]:

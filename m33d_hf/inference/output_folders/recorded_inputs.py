@@ -18,6 +18,7 @@ from typing import BinaryIO, NamedTuple
 from m33d_hf.data.depth.sampling import evenly_spaced
 from m33d_hf.data.plural import plural
 from m33d_hf.errors import ConfigError
+from m33d_hf.inference.output_folders.results_of import has_results
 from m33d_hf.modeling.video_reading_m33d import frame_files
 
 RECORD_FILE = "inputs.jsonl"
@@ -41,15 +42,16 @@ def claim_names(output: Path, sources: Mapping[str, Path], share: Mapping[str, P
     """Take note of what names stand for, or refuse names that an earlier call gave to other inputs.
 
     Names that no call took note of are new, or of an earlier version, which is believed. An input that is no longer
-    where it was, and is found elsewhere with the same content, was moved: its new place is noted.
+    where it was, and is found elsewhere with the same content, was moved: its new place is noted. One that was replaced
+    in place is another input, too, unless nothing was made of it yet, as of a broken file that was repaired.
 
     Args:
         output: the folder, which exists.
         sources: name -> input, of all ranks.
-        share: those of this rank, which are noted; None for all.
+        share: those of this rank, which are noted, and whose content is compared; None for all.
 
     Raises:
-        ConfigError: a name stands for another input already.
+        ConfigError: a name stands for another input already, or there are results of other content.
     """
     path = output / RECORD_FILE
     known = recorded_inputs(output)
@@ -63,7 +65,15 @@ def claim_names(output: Path, sources: Mapping[str, Path], share: Mapping[str, P
             f"{first} is {output / known[first].path} there, {absolute[first]} now. Choose another --output; if the "
             f"files were only moved, remove {path}."
         )
-    fresh = [name for name in (sources if share is None else share) if name not in known or name in moved]
+    mine = sources if share is None else share
+    changed = {name for name in mine if name in known and name not in moved and _has_changed(output, known[name])}
+    if stale := [name for name in mine if name in changed and has_results(output, name, known, absolute[name])]:
+        raise ConfigError(
+            f"--output {output} holds what was made of other content of {plural(len(stale), 'input')}: "
+            f"{absolute[stale[0]]} has changed since. Choose another --output, or remove what was made of "
+            f"{stale[0]} there and repeat the command."
+        )
+    fresh = [name for name in mine if name not in known or name in moved or name in changed]
     if not fresh:
         return
     inside = folders_inside(output, absolute.values())
@@ -125,6 +135,12 @@ def _was_moved(output: Path, known: RecordedInput, source: str) -> bool:
     if known.content is None or os.path.lexists(output / known.path):
         return False
     return _content(source) == known.content
+
+
+def _has_changed(output: Path, known: RecordedInput) -> bool:
+    """Whether there is other content where an input was; what cannot be read is not known to be other."""
+    now = None if known.content is None else _content(os.path.abspath(output / known.path))
+    return now is not None and now != known.content
 
 
 def _content(source: str) -> str | None:

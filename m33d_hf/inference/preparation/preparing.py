@@ -1,7 +1,8 @@
 """Turns any source into Parquet files or tar shards of resized frames: parallel, also over machines, and resumable.
 
 A plan cuts the items of the source into parts; what a part holds depends on nothing but the plan. Complete parts are
-kept, everything else of a part that was interrupted is written anew. Every rank of a launch takes every n-th part.
+kept, everything else of a part that was interrupted is written anew. What could not be read of a complete part counts
+again, and is looked at again: repaired files are taken. Every rank of a launch takes every n-th part.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from m33d_hf.data.clock import clock
 from m33d_hf.data.depth.holes import HoleCount
 from m33d_hf.data.depth.sampling import evenly_spaced
 from m33d_hf.data.files.atomic_writing import write_text_atomically
-from m33d_hf.data.files.markers import damage
+from m33d_hf.data.files.markers import damage, is_complete
 from m33d_hf.data.files.sealed_json import read_sealed_json, write_sealed_json
 from m33d_hf.data.files.skips import FILE_NAME, SkipLedger, SkippedFile
 from m33d_hf.data.labels.class_table import ClassTable
@@ -30,7 +31,8 @@ from m33d_hf.data.options import choose
 from m33d_hf.data.plural import agree, plural
 from m33d_hf.data.prepared.encoding import Encoder, encoder_of
 from m33d_hf.data.prepared.layout import FORMATS, TAR, Manifest, part_name, part_of
-from m33d_hf.data.prepared.shards import PartResult, part_is_done, part_ranges, write_part
+from m33d_hf.data.prepared.shards import PartResult, part_ranges, write_part
+from m33d_hf.data.prepared.unread import Unread
 from m33d_hf.data.prepared.writing import row_bytes
 from m33d_hf.data.source import Source
 from m33d_hf.errors import ConfigError, DataError, DepthUnitError, LabelError
@@ -118,12 +120,16 @@ def prepare_data(
         parts = part_ranges(len(source), int(plan["items_per_part"]))
         manifest = _manifest(source, len(parts), options)
         share = rank_share(range(len(parts)), place.rank, place.world_size)
-        waiting = [number for number in share if not _is_there(output, number, len(parts), options.verify, say)]
+        kept: dict[int, Unread] = {}
+        for number in share:
+            unread = _kept(output / part_name(number, len(parts)), options.verify, source, encoder, say)
+            if unread is not None:
+                kept[number] = unread
         name = f"[rank {place.rank} of {place.world_size}] " if place.world_size > 1 else ""
         say(
             f"{name}{plural(len(source), 'item')} of {source.name} in {plural(len(parts), 'part')}, "
             f"{len(share)} of this process, "
-            f"{len(share) - len(waiting)} there already; to {output}"
+            f"{len(kept)} there already; to {output}"
         )
         work = partial(
             write_part,
@@ -135,9 +141,10 @@ def prepare_data(
             groups=source.groups(),
             form=options.format,
         )
-        jobs = {number: parts[number] for number in waiting}
+        jobs = {number: parts[number] for number in share if number not in kept}
         run = _Run(options, output, len(source), jobs, lambda line: say(f"{name}{line}"))
-        run.summary.kept, run.summary.parts = len(share) - len(waiting), len(parts)
+        run.summary.parts = len(parts)
+        run.keep({number: (parts[number], unread) for number, unread in kept.items()})
         return run.all(work)
 
 
@@ -225,13 +232,17 @@ def _manifest(source: Source, parts: int, options: PreparationOptions) -> Manife
     )
 
 
-def _is_there(output: Path, number: int, parts: int, verify: bool, say: Callable[[str], None]) -> bool:
-    if not part_is_done(output, number, parts):
-        return False
-    wrong = damage(output / part_name(number, parts)) if verify else None
+def _kept(part: Path, verify: bool, source: Source, encoder: Encoder, say: Callable[[str], None]) -> Unread | None:
+    """What could not be read of a complete part that is kept; None of one that is to be written."""
+    if not is_complete(part):
+        return None
+    wrong = damage(part) if verify else None
+    unread = Unread.of_part(part)
+    if wrong is None and unread.is_outdated(source, encoder):
+        wrong = "files that could not be read have changed"
     if wrong is not None:
-        say(f"{part_name(number, parts)}: {wrong}; it is written anew")
-    return wrong is None
+        say(f"{part.name}: {wrong}; it is written anew")
+    return unread if wrong is None else None
 
 
 class _Run:
@@ -288,8 +299,19 @@ class _Run:
                 raise lost_worker(error) from error
             pool.shutdown()
 
+    def keep(self, parts: Mapping[int, tuple[Sequence[int], Unread]]) -> None:
+        """Count the parts that were there already, of each its items and what of them could not be read.
+
+        Raises:
+            DataError: the budget of unreadable items is used up.
+        """
+        self.summary.kept = len(parts)
+        for items, unread in parts.values():
+            self._count(items, list(unread.skipped.values()))
+        self._require_budget()
+
     def _note(self, result: PartResult) -> None:
-        """Count a finished part.
+        """Count a part that was written.
 
         Raises:
             DataError: the budget of unreadable items is used up.
@@ -297,16 +319,22 @@ class _Run:
         self.summary.written += 1
         self.summary.rows += result.rows
         self.summary.size += result.size
-        self.summary.skipped += result.skipped
         self.summary.holes.merge(result.holes)
-        self.ledger.record({"indices": self.jobs[result.number], "skipped": result.skipped})
+        self._count(self.jobs[result.number], result.skipped)
+        self._require_budget()
+
+    def _count(self, items: Sequence[int], skipped: list[SkippedFile]) -> None:
+        self.summary.skipped += skipped
+        self.ledger.record({"indices": items, "skipped": skipped})
+
+    def _require_budget(self) -> None:
         if self.ledger.over_budget():
             raise DataError(
                 f"{plural(self.ledger.bad, 'unreadable item')} among {self.ledger.seen} "
                 f"{agree(self.ledger.bad, 'is', 'are')} more than --max_bad_fraction "
                 f"{self.options.max_bad_fraction:g} allows; {agree(self.ledger.bad, 'it is', 'they are')} listed in "
                 f"{self.ledger.path}. Repair or remove {agree(self.ledger.bad, 'it', 'them')}, or increase "
-                f"--max_bad_fraction. The last: {result.skipped[-1].path}"
+                f"--max_bad_fraction. The last: {self.summary.skipped[-1].path}"
             )
 
     def _report(self, done: int) -> None:

@@ -234,7 +234,8 @@ def find_checkpoints(resume: str | None, output_dir: str | Path) -> list[Path]:
         output_dir: folder of this run.
 
     Raises:
-        CheckpointError: the path is not a checkpoint, and not the output folder of a run with one.
+        CheckpointError: the path is not a checkpoint, holds weights alone, or is not the output folder of a run with a
+            checkpoint.
     """
     if resume is None or resume == "none":
         return []
@@ -244,6 +245,12 @@ def find_checkpoints(resume: str | None, output_dir: str | Path) -> list[Path]:
     if is_complete(path) and (path / OPTIMIZER).exists():
         return [path]
     found = CheckpointStore(path).step_folders()[::-1]
+    if not found and is_complete(path):
+        raise CheckpointError(
+            f"--resume {resume} holds weights alone, as {BEST} and the end of a run do: without {OPTIMIZER} a run "
+            f"cannot go on where it was. Begin a new run with these weights (--init_from {resume}), or resume a folder "
+            "step_* of a run, or its output folder, which takes the newest of them."
+        )
     if not found:
         reason = f" ({damage(path)})" if (path / STATE).exists() else ""
         raise CheckpointError(

@@ -4,7 +4,8 @@ import numpy as np
 from PIL import Image
 
 from helpers.planted_frames import boxes
-from m33d_hf.data.measuring.duplicates import near_duplicates, perceptual_hash
+from m33d_hf.data.measuring.duplicates import Pair, beside_cuts, near_duplicates, perceptual_hash
+from m33d_hf.data.measuring.findings import judge_duplicates
 
 
 def hash_of(rgb: np.ndarray) -> str:
@@ -34,6 +35,34 @@ def test_the_distance_counts_bits():
     far = bytes([255, 7] + [0] * 30)
     assert not list(near_duplicates([("a", first.hex())], [("b", far.hex())]))
     assert not list(near_duplicates([], [("b", far.hex())]))
+
+
+def recording(views: str) -> list[tuple[str, str]]:
+    """Frames `a/0` .. of a recording, a letter for each view."""
+    return [(f"a/{number}", bytes([ord(view)] * 32).hex()) for number, view in enumerate(views)]
+
+
+def test_a_camera_that_stands_still_at_a_cut_is_told_from_one_that_comes_back():
+    frames = recording("wwabbbbbbcw")  # cut within the b; w is seen again at the end
+    one = dict.fromkeys((key for key, _ in frames), "a")
+    still = {f"a/{number}": "a" for number in (3, 4, 5, 6, 7, 8)}
+    assert beside_cuts(frames[:6], frames[6:], one) == beside_cuts(frames[6:], frames[:6], one) == still
+    assert beside_cuts(frames[:6], frames[6:], {}) == {}
+    assert beside_cuts(frames[::2], frames[1::2], one) == {}, "mixed frame by frame is no cut"
+    two = {key: str(number > 5) for number, (key, _) in enumerate(frames)}
+    assert beside_cuts(frames[:6], frames[6:], two) == {}, "nothing is cut between recordings"
+
+
+def test_what_stands_still_at_a_cut_is_noted_unless_it_is_most_of_the_evaluation():
+    pairs = [Pair("a/8", "a/9", 0), Pair("a/7", "a/9", 2)]
+    beside = dict.fromkeys(("a/7", "a/8", "a/9"), "a")
+    (note,) = judge_duplicates(pairs, (9, 3), beside)
+    assert not note.is_problem and "beside a cut through one recording" in note.text
+    for others in ({}, {**beside, "a/9": "b"}):
+        (problem,) = judge_duplicates(pairs, (9, 3), others)
+        assert problem.is_problem and "correct the split" in problem.text
+    assert judge_duplicates(pairs, (9, 1), beside)[0].is_problem
+    assert judge_duplicates([*pairs, Pair("a/0", "a/11", 0)], (9, 3), beside)[0].is_problem
 
 
 def test_pictures_without_contrast_have_no_hash():

@@ -169,6 +169,28 @@ def test_names_tell_folders_apart(tmp_path: Path) -> None:
         name_roots([])
 
 
+def test_no_two_folders_share_a_name(tmp_path: Path) -> None:
+    """Names are parts of paths joined by `_`, which parts hold, too."""
+    kitchen, office, other = (tmp_path / name for name in ("x/kitchen/rgbd", "x/office/rgbd", "y/kitchen_rgbd"))
+    found = name_roots([kitchen, office, other])
+    assert found == {"x_kitchen_rgbd": kitchen, "office_rgbd": office, "y_kitchen_rgbd": other}
+    again = name_roots([*found.values(), tmp_path / "z/x/kitchen_rgbd"])  # a longer name that is taken itself
+    assert list(again.values()) == [*found.values(), tmp_path / "z/x/kitchen_rgbd"]
+    with pytest.raises(ConfigError, match=r"'/a_b/c' and '/a/b_c', which both would be called 'a_b_c'"):
+        name_roots(["/a_b/c", "/a/b_c", "/d/c", "/d/b_c"])
+
+
+def test_a_folder_inside_of_another_is_refused(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"first/a', which is a folder inside '.*first': its items would occur twice"):
+        source(data / "first", data / "second", data / "first" / "a")
+    (tmp_path / "link").symlink_to(data / "first" / "a")
+    with pytest.raises(ConfigError, match=r"link', which is a folder inside '.*first'"):
+        name_roots([tmp_path / "link", data / "first"])
+    with pytest.raises(ConfigError, match=r"link', which is the same folder as '.*a'"):
+        name_roots([tmp_path / "link", data / "first" / "a"])
+    assert list(name_roots([tmp_path / "ab", tmp_path / "a"])) == ["ab", "a"]
+
+
 def test_folders_that_do_not_go_together_are_refused(data: Path, tmp_path: Path) -> None:
     write_frames(tmp_path / "bare", 3, depth=None, size=(16, 16))
     with pytest.raises(

@@ -81,6 +81,35 @@ def test_inputs_that_were_moved_are_the_same(tmp_path: Path) -> None:
     assert noted == [["a", f"{tmp_path}/job3/a.png"], ["v", f"{tmp_path}/job3/v"]]
 
 
+@pytest.mark.parametrize("result", ["a.png", "a", "a.parquet", ".partial-a", "areas/a.png", "timelines/a_clips.csv"])
+def test_an_input_that_was_replaced_in_place_is_another_one(tmp_path: Path, result: str) -> None:
+    """Of the same size, too; one of which nothing was made, as it was broken, may be repaired."""
+    output, file = tmp_path / "out", tmp_path / "in/a.png"
+    for folder in (output / "areas", output / "timelines", file.parent):
+        folder.mkdir(parents=True)
+    sources = {"a": file, "a.b": tmp_path / "in/a.b.png", "gone": tmp_path / "in/gone.png"}
+    for path in sources.values():
+        path.write_bytes(b"1" * 999)
+    claim_names(output, sources)
+    sources["gone"].unlink()
+    (output / "a.b.png").touch()  # of another input
+    file.write_bytes(b"2" * 999)
+    claim_names(output, sources)
+    (output / result).mkdir() if result == "a" else (output / result).touch()
+    claim_names(output, sources)
+    file.write_bytes(b"3" * 999)
+    claim_names(output, sources, {"a.b": sources["a.b"]})  # which is for the rank that has it to find
+    with pytest.raises(ConfigError, match=r"other content of 1 input: .*in/a\.png has changed .* remove .* made of a "):
+        claim_names(output, sources)
+
+
+def test_an_input_within_the_output_is_no_result(tmp_path: Path) -> None:
+    (tmp_path / "day").mkdir()
+    for content in (b"1", b"2"):
+        (tmp_path / "day/a.png").write_bytes(content)
+        claim_names(tmp_path, {"a": tmp_path / "day/a.png"})
+
+
 def test_inputs_of_which_an_earlier_version_noted_the_path_alone_are_not_believed(tmp_path: Path) -> None:
     (tmp_path / RECORD_FILE).write_text(json.dumps(["a", str(tmp_path / "gone/a.png")]) + "\n")
     (tmp_path / "a.png").touch()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import time
@@ -133,6 +134,57 @@ def test_unreadable_items_are_listed_and_counted(tmp_path: Path) -> None:
     assert keys_of(HubSource(tmp_path / "out")) == expected
     with pytest.raises(DataError, match="max_bad_fraction"):
         prepared(source, tmp_path / "strict", max_bad_fraction=0.0)
+
+
+def _blot(file: Path) -> bytes:
+    """Overwrite a file by as many zeros, as of a copy that was cut short; returns what it held."""
+    before = file.read_bytes()
+    file.write_bytes(bytes(len(before)))
+    return before
+
+
+@pytest.mark.parametrize("form", ["parquet", "shards"])
+def test_skipped_items_count_again_and_repaired_ones_are_taken(
+    frames: Path, tmp_path: Path, form: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A refusal is not passed by repeating the command; a repair, which leaves sizes as they were, is noticed."""
+    root = tmp_path / "in"
+    shutil.copytree(frames, root)
+    whole = {number: _blot(root / "color" / f"{number}.png") for number in (2, 7, 11, 19)}
+    command = ["--data.root", str(root), "--data.options.depth_unit", "mm", "--format", form, "--shard_mb", "0.02"]
+    command += ["--output", str(tmp_path / "out"), "--max_bad_fraction"]
+    for _ in range(3):  # refused within the first parts, whose markers are there
+        assert main([*command, "0.1"]) == 2
+        assert "unreadable items among" in capsys.readouterr().err
+    assert main([*command, "0.5"]) == 0 and "4 items skipped" in capsys.readouterr().out
+    assert main([*command, "0.5"]) == 0 and "0 parts written" in (said := capsys.readouterr().out)
+    assert "4 items skipped" in said
+    assert main([*command, "0.1"]) == 2 and "4 unreadable items among" in capsys.readouterr().err
+    for number, content in whole.items():
+        (root / "color" / f"{number}.png").write_bytes(content)
+    assert main([*command, "0"]) == 0 and "files that could not be read have changed" in capsys.readouterr().out
+    prepared(FolderSource(frames, depth_unit="mm"), tmp_path / "expected", format=form)
+    assert file_bytes(tmp_path / "out") == file_bytes(tmp_path / "expected")
+    assert main([*command, "0"]) == 0 and "0 parts written" in capsys.readouterr().out
+
+
+def test_repaired_depth_of_clips_is_taken(tmp_path: Path) -> None:
+    root = write_frames(tmp_path / "in", 20)
+    source = FolderSource(root, depth_unit="mm", unit="clips")
+    prepared(source, tmp_path / "expected")
+    whole = {number: _blot(root / f"depth/{number}.png") for number in (2, *range(8, 16))}
+    prepared(source, tmp_path / "out")
+    assert prepared(source, tmp_path / "out").written == 0
+    (root / "depth/9.png").write_bytes(whole[9])
+    assert prepared(source, tmp_path / "out").written == 1
+    depth = HubSource(tmp_path / "out", unit="clips")[0].read(range(20)).depth
+    assert depth is not None
+    empty = [bool(values.isnan().all()) for values in depth]
+    assert [number for number, is_empty in enumerate(empty) if is_empty] == [2, 8, *range(10, 16)]
+    for number, content in whole.items():
+        (root / f"depth/{number}.png").write_bytes(content)
+    assert prepared(source, tmp_path / "out").written == 1
+    assert file_bytes(tmp_path / "out") == file_bytes(tmp_path / "expected")
 
 
 def test_clips_with_frames_without_depth_are_written_whole(tmp_path: Path) -> None:

@@ -149,6 +149,21 @@ def test_resume_words(tmp_path, model):
         find_checkpoints(str(tmp_path / "nowhere"), tmp_path)
 
 
+def test_the_best_weights_alone_cannot_be_resumed_and_are_not_called_incomplete(tmp_path, model):
+    store = CheckpointStore(tmp_path)
+    save(store, model, 4)
+    store.save_best(model, {"step": 4})
+    best = str(store.best())
+    with pytest.raises(
+        CheckpointError, match=r"holds weights alone.*--init_from .*checkpoints/best\), or .* step_\*"
+    ) as told:
+        find_checkpoints(best, tmp_path)
+    assert "None" not in str(told.value) and "not written completely" not in str(told.value)
+    os.truncate(store.best() / "model.safetensors", 100)
+    with pytest.raises(CheckpointError, match=r"model\.safetensors has 100 bytes"):
+        find_checkpoints(best, tmp_path)
+
+
 def test_weights_of_another_architecture_are_refused(tmp_path, model):
     path = save(CheckpointStore(tmp_path), model, 1)
     with pytest.raises(CheckpointError, match=r"model\.safetensors does not match"):

@@ -93,12 +93,11 @@ class FrameReader:
                 there, and None if no frame has it; meta tells the places (`holes_of`).
 
         Raises:
-            CorruptFileError: a file that cannot be decoded, or depth in a different unit from the rest; with `holes`,
-                depth of which nothing can be decoded.
+            CorruptFileError: a file that cannot be decoded, depth in a different unit from the rest, or a file of
+                another size than its calibration; with `holes`, depth of which nothing can be decoded.
             DepthUnitError: a whole folder of depth in a different unit.
             DataError: sizes that differ within a frame (with `refuse`) or between frames, or a calibrated picture that
                 EXIF says to turn; LabelError for labels.
-            ConfigError: the calibration of pictures of another size.
         """
         pictures = read_video_frames(self.root, [frame.rgb for frame in frames])
         decoded = [self._decoded(frame, pictures, holes) for frame in frames]
@@ -181,6 +180,9 @@ class FrameReader:
                 values = as_the_picture_lies(values, self.root / file, lies, size, self.orientation)
             found.others[name] = as_modality(values, largest)
         if frame.depth is not None and self.depth_spec is not None:
+            if frame.rgb is not None and self.calibration is not None:
+                refuse_turned(self.root, frame, lies)
+                _require_calibrated(self.root / frame.rgb, self.calibration, "color", size)
             try:
                 found.depth = self._depth(frame, frame.depth, self.depth_spec, lies, size)
             except CorruptFileError as error:
@@ -213,9 +215,7 @@ class FrameReader:
         if self.depth_check is not None:
             self.depth_check.require(path, stored, metres)
         if self.calibration is not None:
-            refuse_turned(self.root, frame, lies)
-            pair = f"{frame.key} under {self.root}"
-            self.calibration.require_sizes(size if frame.rgb is not None else None, metres.shape[:2], pair)
+            _require_calibrated(path, self.calibration, "depth", metres.shape)
             metres = register_depth(metres, self.calibration)
         return torch.from_numpy(metres)[None]
 
@@ -278,6 +278,14 @@ def as_modality(values: np.ndarray, largest: int | None) -> torch.Tensor:
         values = values[..., None]
     scale = np.float32(1 if largest is None else largest)
     return torch.from_numpy(np.ascontiguousarray(values.transpose(2, 0, 1), np.float32) / scale)
+
+
+def _require_calibrated(path: Path, calibration: Calibration, camera: str, size: tuple[int, ...]) -> None:
+    """Raise a CorruptFileError of a file of another size: the first of each sequence is checked before a run, and a
+    later one is one file that cannot be used, not a wrong calibration."""
+    objection = calibration.objection(camera, size)
+    if objection is not None:
+        raise CorruptFileError(path, objection)
 
 
 def refuse_turned(root: Path, frame: Frame, lies: int) -> None:

@@ -13,8 +13,11 @@ from PIL import Image
 from helpers.frames_on_disk import depth_array, label_array, rgb_array, save
 from m33d_hf.data.depth.calibration import Calibration, Camera, write_calibration
 from m33d_hf.data.depth.registration import register_depth
+from m33d_hf.data.files.skips import read_skipped
+from m33d_hf.data.sample import holes_of
 from m33d_hf.data.sources.frames.folder import FolderSource
-from m33d_hf.errors import ConfigError, DataError
+from m33d_hf.errors import ConfigError, CorruptFileError, DataError
+from m33d_hf.scripts.check_data import main as check_data
 
 COLOR, DEPTH = (40, 60), (24, 32)
 MOVED = ((1.0, 0.0, 0.0, 0.05), (0.0, 1.0, 0.0, -0.01), (0.0, 0.0, 1.0, 0.0), (0.0, 0.0, 0.0, 1.0))
@@ -94,12 +97,28 @@ def test_sizes_that_differ_are_found_before_training(tmp_path: Path):
         source(tmp_path)
 
 
-def test_a_later_frame_of_another_size(tmp_path: Path):
-    write(tmp_path)
+def test_a_later_frame_of_another_size_is_one_file_that_cannot_be_used(tmp_path: Path):
+    save(write(tmp_path, 4) / "depth/1.png", depth_array(1, (12, 16)))
+    save(tmp_path / "color/2.png", rgb_array(2, (20, 30)))
     found = source(tmp_path)
-    save(tmp_path / "depth/1.png", depth_array(1, (12, 16)))
-    with pytest.raises(ConfigError, match=r"1 under .*depth picture is 16 x 12"):
-        found[1].read([0])
+    for row, file, words in ((1, "depth/1.png", "depth picture is 16 x 12"), (2, "color/2.png", "color .* is 30 x 20")):
+        with pytest.raises(CorruptFileError, match=words) as caught:
+            found[row].read([0])
+        assert caught.value.path == str(tmp_path / file)
+    clips = source(tmp_path, unit="clips", clip_length=4)
+    holes = holes_of(clips[0].read([0, 1, 3]))
+    assert [(hole.place, hole.path, hole.damaged) for hole in holes] == [(1, str(tmp_path / "depth/1.png"), True)]
+    with pytest.raises(CorruptFileError, match="color picture is 30 x 20"):  # a picture is no hole
+        clips[0].read([1, 2])
+
+
+def test_check_data_lists_a_later_frame_of_another_size(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    save(write(tmp_path / "frames", 20) / "depth/7.png", depth_array(7, (12, 16)))
+    words = ["--data.options.calibration", "calibration.json", "--data.options.depth_unit", "mm"]
+    assert check_data([str(tmp_path / "frames"), *words, "--output", str(tmp_path / "out")]) == 1
+    assert "depth picture is 16 x 12" in capsys.readouterr().out
+    (listed,) = read_skipped(tmp_path / "out" / "skipped_files.csv")
+    assert listed.path == str(tmp_path / "frames/depth/7.png")
 
 
 def test_labels_of_another_size_are_still_refused(tmp_path: Path):
