@@ -75,13 +75,16 @@ class BatchFeed:
             failure = error
         self._note(step, [batch.get("meta", {}) for batch in batches])
         self.wait_seconds += time.perf_counter() - started
-        flags = [float(self._stop.requested() is not None), float(failure is not None)]
-        stopping, failing, bad, seen = self._ranks.sums([*flags, self._ledger.bad, self._ledger.seen])
-        if stopping:
-            self._stop.join()
-            return None
-        if failure is not None:
-            raise failure
+        try:
+            flags = [float(self._stop.requested() is not None), float(failure is not None)]
+            stopping, failing, bad, seen = self._ranks.sums([*flags, self._ledger.bad, self._ledger.seen])
+            if stopping:
+                self._stop.join()
+                return None
+            if failure is not None:
+                raise failure
+        finally:
+            del failure  # its traceback holds this frame: a cycle, which would keep the run and its group alive
         if failing:
             raise DataError("Another process of this run could not read its data; its error message names the file.")
         self._ledger.check(int(bad), int(seen))
