@@ -115,7 +115,7 @@ class Run:
         self.engine = StepEngine(self._prepare(), task, self.ranks, args.seed)
         self.average = WeightAverage(self.model, args.train.ema_decay) if args.train.ema_decay else None
 
-        self.facts = run_facts(args.to_dict(), task.data_digest(train_set), self.plan, self.ranks.size)
+        self.facts = run_facts(args, task.data_digest(train_set), self.plan, self.ranks.size)
         self.step = 0
         self._metrics_record: Mapping[str, Any] | None = None
         self._eval_set = eval_set
