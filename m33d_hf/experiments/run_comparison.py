@@ -18,6 +18,7 @@ from m33d_hf.training.recipe.arguments import RunArguments
 from m33d_hf.training.recipe.differences import flatten
 from m33d_hf.training.run.metric_names import eval_name, larger_is_better
 from m33d_hf.training.run.reporting import CONFIG, METRICS, read_rows, short_commit
+from m33d_hf.training.run.resume import BESIDE_THE_DATA
 from m33d_hf.training.showing.stale import PICTURES
 from m33d_hf.training.showing.story import (
     best_row,
@@ -153,7 +154,7 @@ def _settings(told: Mapping[str, Any], args: Mapping[str, Any]) -> dict[str, Any
     if isinstance(model.get("modalities"), list):  # by name: a list differs as a whole
         model["modalities"] = {str(entry.get("name")): entry for entry in model["modalities"]}
     found = flatten({**args, "model": model})
-    for key in ("effective_batch", "world_size", "data_digest", "device"):
+    for key in ("effective_batch", "world_size", "data_digest", *BESIDE_THE_DATA, "device"):
         if key in told:
             found[key] = told[key]
     if isinstance(told.get("commit"), str):

@@ -110,16 +110,10 @@ def open_source(folder: str | Path, evaluations: Sequence[str | Path] = ()) -> S
         raise HubError(f"{run / CONFIG} holds no arguments of a run; restore the file that the run wrote.")
     digests = {path.name: file_digest(path) for path in own.files}
     found, notes = _evaluations(weights, run, digests, evaluations)
-    task = _task(weights, own.config, trained)
+    task = task_of_model(str(weights))
     state = read_state(weights) if inside and (weights / STATE).is_file() else {}
     chosen = {name.removeprefix("eval/"): value for name, value in (state.get("metrics") or {}).items()}
     return Source(weights, run, task, digests, trained, read_rows(run / METRICS), found, chosen, notes)
-
-
-def _task(weights: Path, config: Mapping[str, Any], trained: Mapping[str, Any] | None) -> str:
-    """By the architecture of its configuration; a checkpoint that names none is of the run's task."""
-    named = None if trained is None or config.get("architectures") else trained["args"].get("task")
-    return next((name for name, kind in KINDS.items() if kind.task == named), None) or task_of_model(str(weights))
 
 
 def _evaluations(

@@ -13,6 +13,7 @@ from torch import nn
 from m33d_hf.errors import CheckpointError, ConfigError, first_line
 from m33d_hf.weights.files import whole_weights
 from m33d_hf.weights.known.local_names import refuse_missing_folder
+from m33d_hf.weights.own import architectures
 
 # Task of `predict` -> (endings of the architectures in a model's configuration, Auto class; `_class` loads it).
 AUTO_CLASSES = {
@@ -53,7 +54,7 @@ def task_of_model(name: str, trust_remote_code: bool = False) -> str:
             f"--model {name!r} has no readable config.json ({first_line(error)}) Pass the output folder of a "
             f"run, a checkpoint folder of one, or a Hub id.{hint}"
         ) from error
-    stated = list(getattr(config, "architectures", None) or [])
+    stated = architectures(Path(name), {"architectures": getattr(config, "architectures", None)})
     for architecture in stated:
         for task, (ending, _) in AUTO_CLASSES.items():
             if architecture.endswith(ending):

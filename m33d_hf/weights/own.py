@@ -7,7 +7,7 @@ a reason, and every weight of the model is filled or new for a reason.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from m33d_hf.data.files.markers import FINAL, MARKER, damage
 from m33d_hf.data.plural import agree, plural
 from m33d_hf.errors import CheckpointError, first_line
+from m33d_hf.modeling.task_heads_m33d import HEADS
 from m33d_hf.weights.apply import config_of, convert_state_dict
 from m33d_hf.weights.files import (
     REPOSITORY,
@@ -36,6 +37,9 @@ from m33d_hf.weights.report import ConversionReport
 
 WEIGHTS, INDEX = STANDARD_NAMES[:2]
 CONFIG = "config.json"
+TRAINED_AS = {head.task: head.class_name for head in HEADS} | {"pretraining": "M33DForPreTraining"}
+"""Task of a run -> class of the model that it trains."""
+_STATE = "state.json"  # of a checkpoint of a run
 # Of a repository: processors too, so that exports and evaluations see the pictures that the model was saved with.
 _FETCHED = [CONFIG, "model*.safetensors*", "*preprocessor_config.json"]
 
@@ -69,10 +73,34 @@ def initialise(
 
 @dataclass(frozen=True)
 class OwnCheckpoint:
-    """An own checkpoint: its weight files and its configuration (empty when only a weight file is there)."""
+    """An own checkpoint: its weight files and its configuration (empty when only a weight file is there), which names
+    the architecture, see `architectures`."""
 
     files: tuple[Path, ...]
     config: dict[str, Any]
+
+
+def architectures(folder: Path, config: Mapping[str, Any]) -> list[str]:
+    """Classes of the model in a folder: those that its configuration names, otherwise that of the run it is of.
+
+    Checkpoints of earlier versions name none; their state.json says which task they were trained for.
+
+    Raises:
+        CheckpointError: the configuration names none, and state.json cannot be read.
+    """
+    if stated := list(config.get("architectures") or []):
+        return stated
+    args = read_config(folder / _STATE).get("args")
+    task = args.get("task") if isinstance(args, dict) else None
+    return [TRAINED_AS[task]] if isinstance(task, str) and task in TRAINED_AS else []
+
+
+def _own_config(folder: Path) -> dict[str, Any]:
+    """The configuration in a folder, with the architecture; what it says alone where it is of another model type."""
+    config = read_config(folder / CONFIG)
+    if config.get("model_type") == "m33d":
+        config["architectures"] = architectures(folder, config)
+    return config
 
 
 def find_own(init_from: str, ours_alone: bool = False) -> OwnCheckpoint | None:
@@ -90,14 +118,14 @@ def find_own(init_from: str, ours_alone: bool = False) -> OwnCheckpoint | None:
     if path.exists():
         _refuse_damage(path if path.is_dir() else path.parent)
     if path.is_file():
-        config = read_config(path.parent / CONFIG)
+        config = _own_config(path.parent)
         if config.get("model_type") == "m33d" and path.suffix == ".safetensors":
             return OwnCheckpoint((path,), config)
         return None
     folder = path if path.is_dir() else _fetch(init_from, ours_alone)
     if folder is None:
         return None
-    config = read_config(folder / CONFIG)
+    config = _own_config(folder)
     if config.get("model_type") != "m33d":
         return None
     if (folder / WEIGHTS).is_file():

@@ -1,8 +1,9 @@
 """Runs jobs of the tiny task in this process, one after the other; the launchers of the tests start it.
 
-Usage: run_tiny.py JOBS.json OUT_DIR: a list of {"name", "changes", "signal": [update, number, rank] | absent} for the
-tiny task, or of {"name", "task", "argv", "signal" | absent} for a real one. For every job and rank
-OUT_DIR/<name>.<rank>.json holds what came out. The exit code is that of the last job.
+Usage: run_tiny.py JOBS.json OUT_DIR: a list of {"name", "changes", "signal": [update, number, rank] | absent,
+"signal in evaluation": [batch, rank] | absent} for the tiny task, or of {"name", "task", "argv", "signal" | absent} for
+a real one. For every job and rank OUT_DIR/<name>.<rank>.json holds what came out. The exit code is that of the last
+job.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from helpers.tiny_task import TinyTask, tiny_arguments
+from helpers.tiny_task import StoppingInEvaluation, TinyTask, tiny_arguments
 from m33d_hf.errors import M33DError
 from m33d_hf.training.recipe.parsing import parse_arguments
 from m33d_hf.training.run.loop import train
@@ -59,6 +60,8 @@ def run_job(job: dict[str, Any]) -> tuple[dict[str, Any], int]:
             result = train(parse_arguments(job["argv"], job["task"]), chosen)
         else:
             task = SelfSignallingTask(*job["signal"]) if "signal" in job else TinyTask()
+            if "signal in evaluation" in job:
+                task = StoppingInEvaluation(*job["signal in evaluation"])
             result = train(tiny_arguments(**job["changes"]), task)
     except M33DError as error:
         return {"error": type(error).__name__, "message": str(error)}, 1

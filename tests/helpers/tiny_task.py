@@ -212,6 +212,23 @@ class StoppingTask(TinyTask):
         return super().prepare_step(model, batches)
 
 
+class StoppingInEvaluation(TinyTask):
+    """Stops its own run by SIGTERM in the given batch (counted from 1, of all evaluations) of one rank's evaluation."""
+
+    def __init__(self, batch: int, rank: int = 0) -> None:
+        self.countdown, self.active = batch, int(os.environ.get("RANK", "0")) == rank
+
+    def evaluate(self, model: nn.Module, loader: Iterable[Batch], accelerator: Accelerator) -> dict[str, float]:
+        return super().evaluate(model, self._read(loader), accelerator)
+
+    def _read(self, loader: Iterable[Batch]) -> Iterable[Batch]:
+        for batch in loader:
+            self.countdown -= 1
+            if self.active and self.countdown == 0:
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield batch
+
+
 def tiny_arguments(output_dir: str | Path, **changes: Any) -> RunArguments:
     """Arguments of a run of 12 steps on 24 samples, quiet, on CPU; `changes` are dotted keys with __ for the dot."""
     args = RunArguments(task="tiny", output_dir=str(output_dir), cpu=True, seed=3)

@@ -142,7 +142,7 @@ class StepSampler(Sampler[list[Row]]):
 class EvaluationSampler(Sampler[list[Row]]):
     """Yields every index exactly once over all ranks, in order, without padding; the epoch is always 0.
 
-    Ranks may get different numbers of batches, so evaluation must not synchronise per batch.
+    Ranks may get different numbers of batches (the first one has most), so evaluation must not synchronise per batch.
 
     Args:
         length: samples of the data set.

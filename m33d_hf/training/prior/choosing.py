@@ -21,7 +21,7 @@ from m33d_hf.data.plural import plural
 from m33d_hf.errors import NonFiniteLossError
 from m33d_hf.training.prior.keeping_back import TooFewFramesError
 from m33d_hf.training.prior.trial_task import PriorTrialTask
-from m33d_hf.training.processes.guards import StopSignals, exit_code, output_lock
+from m33d_hf.training.processes.guards import EvaluationStoppedError, StopSignals, exit_code, output_lock
 from m33d_hf.training.processes.launch import Ranks, open_accelerator
 from m33d_hf.training.recipe.arguments import RunArguments
 from m33d_hf.training.run.preparation import Run, refuse_early
@@ -125,13 +125,15 @@ def _try_out(args: RunArguments) -> dict[str, Any]:
             f"kept back {judged} of {plural(whole, 'training frame')} ({task.division.said}), to choose how much the "
             f"mean depth per position shares in predictions: {plural(total, 'step')} without them first"
         )
-        with stop:
+        delta1: Mapping[str, float] = {}
+        with stop, contextlib.suppress(EvaluationStoppedError):
             _train(run)
+            if stop.received is None:
+                with run.evaluating() as model:
+                    delta1 = task.evaluate(model, run.eval_feed or [], accelerator)
         if stop.received is not None:
             _say("interrupted in the trial; run the same command again")
             raise SystemExit(exit_code(stop.received))
-        with run.evaluating() as model:
-            delta1 = task.evaluate(model, run.eval_feed or [], accelerator)
     return {"delta1": delta1, "kept_back": task.division.said, "frames": judged, "of": whole, "steps": total}
 
 

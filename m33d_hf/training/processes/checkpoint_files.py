@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -34,7 +35,9 @@ def write_weights(model: nn.Module, folder: Path) -> None:
         naming(folder / WEIGHTS, lambda file: save_model(model, str(file), metadata={"format": "pt"}))
     config: Any = getattr(model, "config", None)
     if hasattr(config, "save_pretrained"):
-        config.save_pretrained(folder)
+        stated = copy.copy(config)
+        stated.architectures = [type(model).__name__]  # as the model's own save_pretrained does: what it is used as
+        stated.save_pretrained(folder)
 
 
 def write_optimizer(state: dict[str, Any], folder: Path) -> None:

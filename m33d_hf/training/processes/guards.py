@@ -65,8 +65,13 @@ def handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
             signal.signal(number, before)
 
 
+class EvaluationStoppedError(Exception):
+    """A signal came in the middle of an evaluation, which all ranks leave together; the loop saves what is trained."""
+
+
 class StopSignals:
-    """Notes SIGTERM, SIGINT and the death of the launcher; the loop asks once per step and stops all ranks together.
+    """Notes SIGTERM, SIGINT and the death of the launcher; the loop asks once per step, and between the batches of an
+    evaluation, and stops all ranks together.
 
     A second SIGINT or SIGTERM has its default effect (KeyboardInterrupt, or the end of the process). The handlers are
     installed only in the main thread, where Python allows it, and restored at the end.

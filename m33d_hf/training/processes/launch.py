@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import os
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +14,10 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+
+# Its functions have the default group as it is when they are defined: imported beside a group, they would hold that
+# for ever, and gloo's threads with it. Now there is none.
+import torch.distributed.nn.functional
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.optimizer import AcceleratedOptimizer
 from accelerate.state import AcceleratorState, GradientState
@@ -147,8 +153,17 @@ def _reset_accelerate() -> None:
 
 
 def _leave_group() -> None:
-    if dist.is_initialized():
-        dist.destroy_process_group()
+    """End the group and its threads: one of gloo that lives when the interpreter ends can abort the process.
+
+    torch lets go of the group, but a DDP model holds it as well, and an error holds the frames with that model.
+    """
+    if not dist.is_initialized():
+        return
+    for name in ("last_exc", "last_type", "last_value", "last_traceback"):  # of an error that nobody caught
+        if hasattr(sys, name):
+            delattr(sys, name)
+    gc.collect()
+    dist.destroy_process_group()
 
 
 class Ranks:
@@ -204,9 +219,12 @@ class Ranks:
                 work()
             except Exception as error:
                 failure = error
-        failed = self.sums([float(failure is not None)])[0] > 0
-        if failure is not None:
-            raise failure
+        try:
+            failed = self.sums([float(failure is not None)])[0] > 0
+            if failure is not None:
+                raise failure
+        finally:
+            del failure  # its traceback holds this frame: a cycle, which would keep the run and its group alive
         if failed:
             raise CheckpointError("The main process could not write to the output folder; see its error message.")
 

@@ -1,10 +1,12 @@
-"""Draws the micro-batches of each optimizer step; once per step all ranks agree whether to continue."""
+"""Draws the micro-batches of each optimizer step, and the batches of evaluations; before each of them all ranks agree
+whether to continue."""
 
 from __future__ import annotations
 
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,7 +17,7 @@ from m33d_hf.data.files.text_files import say_once
 from m33d_hf.data.loader.workers import stop_workers
 from m33d_hf.data.progress import SECONDS_BETWEEN_LINES, Progress, Say
 from m33d_hf.errors import DataError
-from m33d_hf.training.processes.guards import StopSignals
+from m33d_hf.training.processes.guards import EvaluationStoppedError, StopSignals
 from m33d_hf.training.processes.launch import Ranks
 from m33d_hf.training.tasks.base import Batch, to_device
 
@@ -75,13 +77,16 @@ class BatchFeed:
             failure = error
         self._note(step, [batch.get("meta", {}) for batch in batches])
         self.wait_seconds += time.perf_counter() - started
-        flags = [float(self._stop.requested() is not None), float(failure is not None)]
-        stopping, failing, bad, seen = self._ranks.sums([*flags, self._ledger.bad, self._ledger.seen])
-        if stopping:
-            self._stop.join()
-            return None
-        if failure is not None:
-            raise failure
+        try:
+            flags = [float(self._stop.requested() is not None), float(failure is not None)]
+            stopping, failing, bad, seen = self._ranks.sums([*flags, self._ledger.bad, self._ledger.seen])
+            if stopping:
+                self._stop.join()
+                return None
+            if failure is not None:
+                raise failure
+        finally:
+            del failure  # its traceback holds this frame: a cycle, which would keep the run and its group alive
         if failing:
             raise DataError("Another process of this run could not read its data; its error message names the file.")
         self._ledger.check(int(bad), int(seen))
@@ -98,6 +103,31 @@ class BatchFeed:
             self.holes.merge(meta.get("hole_count", HoleCount()))
 
 
+@dataclass(frozen=True)
+class Interruption:
+    """Whether an evaluation goes on, which the ranks decide together before every batch.
+
+    Attributes:
+        stop: signals to act on.
+        ranks: the processes.
+        rounds: batches of the rank that has most.
+    """
+
+    stop: StopSignals
+    ranks: Ranks
+    rounds: int
+
+    def ask(self) -> None:
+        """Collective.
+
+        Raises:
+            EvaluationStoppedError: on every rank, where one has received a signal.
+        """
+        if self.ranks.sums([float(self.stop.requested() is not None)])[0]:
+            self.stop.join()
+            raise EvaluationStoppedError
+
+
 class EvaluationFeed:
     """The evaluation loader; records the unusable files of its batches.
 
@@ -106,12 +136,21 @@ class EvaluationFeed:
         ledger: its unusable files and their budget.
         batches: how many there are.
         say: receives lines of progress; None says nothing.
+        interruption: asked before every batch; None asks nothing. Whoever iterates then reads all batches.
 
     Attributes:
         holes: of the last evaluation, as that of `BatchFeed`.
     """
 
-    def __init__(self, loader: Iterable[Batch], ledger: SkipLedger, batches: int = 0, say: Say | None = None) -> None:
+    def __init__(
+        self,
+        loader: Iterable[Batch],
+        ledger: SkipLedger,
+        batches: int = 0,
+        say: Say | None = None,
+        interruption: Interruption | None = None,
+    ) -> None:
+        self.interruption = interruption
         self.loader = loader
         self.ledger = ledger
         self.holes = HoleCount()
@@ -123,7 +162,11 @@ class EvaluationFeed:
         self.holes = HoleCount()
         if self.say is not None:
             progress = Progress(self.batches, SECONDS_BETWEEN_LINES, self.say, "batches", "evaluation")
+        asked = 0
         for batch in self.loader:
+            if self.interruption is not None:
+                self.interruption.ask()
+                asked += 1
             meta = batch.get("meta", {})
             self.ledger.record(meta)
             self.holes.merge(meta.get("hole_count", HoleCount()))
@@ -131,6 +174,9 @@ class EvaluationFeed:
             if progress is not None:
                 progress.done += 1
                 progress.report()
+        if self.interruption is not None:
+            for _ in range(asked, self.interruption.rounds):  # others have a batch more, and ask before it
+                self.interruption.ask()
 
     def close(self) -> None:
         """End the loader's workers."""

@@ -20,17 +20,24 @@ from m33d_hf.data.loader.loading import SampleDataset, build_loader
 from m33d_hf.data.loader.sampling import EvaluationSampler, StepSampler
 from m33d_hf.data.loader.skip_list import SkipList
 from m33d_hf.data.progress import tell
+from m33d_hf.training.processes.guards import StopSignals
 from m33d_hf.training.processes.launch import Ranks
 from m33d_hf.training.recipe.arguments import RunArguments
-from m33d_hf.training.run.feeding import EvaluationFeed
+from m33d_hf.training.run.feeding import EvaluationFeed, Interruption
 from m33d_hf.training.run.seen_videos import seen_again, shared_videos
 from m33d_hf.training.tasks.base import Collator, Task
 
 
 def build_eval_feed(
-    args: RunArguments, task: Task, model: nn.Module, dataset: SampleDataset, ranks: Ranks
+    args: RunArguments,
+    task: Task,
+    model: nn.Module,
+    dataset: SampleDataset,
+    ranks: Ranks,
+    stop: StopSignals | None = None,
 ) -> EvaluationFeed:
-    """This rank's share of the evaluation data, every sample once over all ranks."""
+    """This rank's share of the evaluation data, every sample once over all ranks; with `stop`, signals end an
+    evaluation between two batches."""
     size = task.evaluation_batch(args)
     sampler = EvaluationSampler(len(dataset), size, ranks.rank, ranks.size, task.compares_samples)
     loader = build_loader(
@@ -41,7 +48,9 @@ def build_eval_feed(
         prefetch_factor=args.data.prefetch_factor,
     )
     say = tell if args.logging.progress and ranks.rank == 0 else None
-    return EvaluationFeed(loader, skip_ledger(args, dataset), len(sampler), say)
+    most = len(EvaluationSampler(len(dataset), size, 0, ranks.size, task.compares_samples))  # nobody has more
+    interruption = None if stop is None else Interruption(stop, ranks, most)
+    return EvaluationFeed(loader, skip_ledger(args, dataset), len(sampler), say, interruption)
 
 
 def run_collator(args: RunArguments, task: Task, model: nn.Module, ranks: Ranks, train: bool) -> Collator:

@@ -18,7 +18,13 @@ from m33d_hf.data.files.skips import count_skipped
 from m33d_hf.data.remembering import forget
 from m33d_hf.errors import CheckpointError, ConfigError, M33DError, NonFiniteLossError
 from m33d_hf.training.processes.beside import copy_beside
-from m33d_hf.training.processes.guards import StopSignals, exit_code, memory_named, output_lock
+from m33d_hf.training.processes.guards import (
+    EvaluationStoppedError,
+    StopSignals,
+    exit_code,
+    memory_named,
+    output_lock,
+)
 from m33d_hf.training.processes.launch import open_accelerator
 from m33d_hf.training.processes.launcher import SAVING, STEPPING, patience
 from m33d_hf.training.processes.saved_state import ENTRIES, METRICS_RECORD
@@ -113,9 +119,7 @@ def train(
         command = command or started_as(args.task, words_from(args))
         try:
             with memory_named(args):
-                finished = _steps(run)
-                if finished:
-                    _finish(run)
+                finished = _to_the_end(run)
         except M33DError as error:
             _show(run, f"ended by {type(error).__name__}: {error}", after_error(error, args, command))
             raise
@@ -141,6 +145,21 @@ def _left_as_it_is(run: Run, other: Sequence[str]) -> TrainResult:
     return TrainResult(run.step, _last_metrics(run), folder, run.report.history)
 
 
+def _to_the_end(run: Run) -> bool:
+    """Train, evaluate and finish, or save and stop where a signal came; returns which of the two happened."""
+    try:
+        finished = _steps(run)
+        if finished:
+            _finish(run)
+    except EvaluationStoppedError:
+        finished = False  # the continued run makes this evaluation
+    if not finished:
+        if run.saved != run.step:
+            _save(run)
+        run.report.say([f"stopped by signal {run.stop.received}; checkpoint saved at step {run.step}"])
+    return finished
+
+
 def _steps(run: Run) -> bool:
     """Step to the end of the plan or until all ranks must stop; returns which of the two happened."""
     if run.plan.evaluates(run.step) and not _last_metrics(run, at=run.step):
@@ -150,7 +169,6 @@ def _steps(run: Run) -> bool:
         batches = run.feed.draw(run.step)
         if batches is None:
             _save(run)
-            run.report.say([f"stopped by signal {run.stop.received}; checkpoint saved at step {run.step}"])
             return False
         run.engine.update(run.step, batches, run.plan.learning_rate(run.step))
         run.step += 1
@@ -161,7 +179,7 @@ def _steps(run: Run) -> bool:
         if begins:
             _show_first_batch(run, clock)
             begins = False
-        # Saved before it is evaluated: an evaluation may outlast the patience of whoever sends signals.
+        # Saved before it is evaluated: what ends an evaluation without a signal costs no step.
         if run.plan.saves(run.step):
             _save(run)
             clock.restart(run.step)
@@ -224,6 +242,7 @@ def _save(run: Run) -> None:
         run.ranks.on_main(
             lambda: run.store.save(model, optimizer, state | run.judged_facts, average, beside=_beside(run, model))
         )
+    run.saved = run.step
 
 
 def _evaluate(run: Run) -> None:

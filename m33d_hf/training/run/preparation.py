@@ -77,6 +77,7 @@ class Run:
 
     Attributes:
         step: optimizer steps done.
+        saved: the step of the last checkpoint that this process has written; None before.
         model: the bare model, without DDP.
         engine: takes the steps.
         feed: draws the micro-batches.
@@ -115,8 +116,9 @@ class Run:
         self.engine = StepEngine(self._prepare(), task, self.ranks, args.seed)
         self.average = WeightAverage(self.model, args.train.ema_decay) if args.train.ema_decay else None
 
-        self.facts = run_facts(args.to_dict(), task.data_digest(train_set), self.plan, self.ranks.size)
+        self.facts = run_facts(args, task.data_digest(train_set), self.plan, self.ranks.size)
         self.step = 0
+        self.saved: int | None = None
         self._metrics_record: Mapping[str, Any] | None = None
         self._eval_set = eval_set
         self._other_evaluation: list[str] = []
@@ -211,8 +213,10 @@ class Run:
         """The model in evaluation mode: averaged weights if an average is kept, gathered, eager, without gradients."""
         with torch.no_grad(), self.averaged(), eager_evaluation(self.args.train), self.whole(everywhere=True) as model:
             training = self.model.training
-            yield model.eval()
-            self.model.train(training)
+            try:
+                yield model.eval()
+            finally:  # a signal may end an evaluation
+                self.model.train(training)
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
@@ -334,7 +338,9 @@ class Run:
         )
 
     def _build_eval_feed(self, dataset: SampleDataset | None) -> EvaluationFeed | None:
-        return None if dataset is None else build_eval_feed(self.args, self.task, self.model, dataset, self.ranks)
+        if dataset is None:
+            return None
+        return build_eval_feed(self.args, self.task, self.model, dataset, self.ranks, self.stop)
 
 
 def refuse_early(args: RunArguments, task: Task) -> None:

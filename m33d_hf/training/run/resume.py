@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from m33d_hf.data.files.markers import FINAL, MARKER, damage, has_digests, listed_digests
+from m33d_hf.data.files.markers import FINAL, MARKER, damage, file_digest, has_digests, listed_digests
 from m33d_hf.data.files.sealed_json import read_sealed_json
 from m33d_hf.errors import CheckpointError, ConfigError, CorruptFileError, ResumeError
 from m33d_hf.training.processes.checkpoint_files import WEIGHTS, read_average, read_optimizer, read_state, read_weights
@@ -30,6 +30,7 @@ from m33d_hf.training.recipe.differences import FREE, free_between_evaluations, 
 from m33d_hf.training.run.plan import RunPlan
 from m33d_hf.training.run.reporting import CONFIG
 from m33d_hf.training.run.stepping import StepEngine
+from m33d_hf.training.tasks.class_balance import weights_file
 
 logger = logging.getLogger(__name__)
 
@@ -38,11 +39,18 @@ logger = logging.getLogger(__name__)
 EVAL_DIGEST = "eval_digest"  # of the evaluation data, in the state of every checkpoint
 # Before the name of a digest: the same data's as earlier versions stored it. Only read beside the digest itself.
 FORMER = "former_"
+# Of these the digest of the data knows nothing: which of its samples are used, and files that arguments name. What
+# earlier versions wrote lacks them.
+BESIDE_THE_DATA = {
+    "num_samples": "training samples",
+    "skip_list_digest": "content of data.skip_list",
+    "class_weights_digest": "content of the file of train.class_weights",
+}
 _LISTED = 8  # differences in one message
 
 
 def check_resumable(state: Mapping[str, Any], folder: Path, now: Mapping[str, Any]) -> None:
-    """Compare a checkpoint's facts ("args", "data_digest", "effective_batch") with those of the run that resumes.
+    """Compare a checkpoint's facts (those of `run_facts`) with those of the run that resumes.
 
     Raises:
         ResumeError: something that decides the result differs; every difference is listed.
@@ -59,11 +67,17 @@ def check_resumable(state: Mapping[str, Any], folder: Path, now: Mapping[str, An
 def fact_differences(before: Mapping[str, Any], now: Mapping[str, Any], free: Sequence[str] = FREE) -> list[str]:
     """Lines "key: before -> now" for everything that decides a run's result, of facts as in `run_facts`; a digest that
     `now` does not have is not compared, and one that either has with `FORMER` counts as well."""
-    return recipe_differences(before["args"], now["args"], free) + [
+    found = [
         f"{key}: {before.get(key)} -> {now[key]}"
         for key in ("data_digest", "effective_batch")
         if key in now and not _agree(key, before, now)
     ]
+    found += [
+        f"{words}: {before[key]} -> {now[key]}"
+        for key, words in BESIDE_THE_DATA.items()
+        if key in before and key in now and before[key] != now[key]
+    ]
+    return recipe_differences(before["args"], now["args"], free) + found
 
 
 def _agree(key: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
@@ -88,14 +102,27 @@ def evaluation_differences(former: Mapping[str, Any], now: Mapping[str, Any]) ->
     return found if _agree(EVAL_DIGEST, former, now) else [*found, f"{EVAL_DIGEST}: {digests[0]} -> {digests[1]}"]
 
 
-def run_facts(args: Mapping[str, Any], data_digest: str, plan: RunPlan, world_size: int) -> dict[str, Any]:
-    """What a checkpoint stores about the run that wrote it."""
+def run_facts(args: RunArguments, data_digest: str | None, plan: RunPlan, world_size: int) -> dict[str, Any]:
+    """What a checkpoint stores about the run that wrote it; without a digest, what does not depend on the data.
+
+    Raises:
+        ConfigError: a file that the arguments name and that cannot be read.
+    """
+    files = {"skip_list_digest": args.data.skip_list, "class_weights_digest": weights_file(args)}
     return {
-        "args": dict(args),
-        "data_digest": data_digest,
+        "args": args.to_dict(),
+        **({} if data_digest is None else {"data_digest": data_digest, "num_samples": plan.num_samples}),
         "effective_batch": plan.effective_batch,
         "world_size": world_size,
+        **{key: _content(path) for key, path in files.items() if path is not None},
     }
+
+
+def _content(path: str | Path) -> str:
+    try:
+        return file_digest(Path(path).expanduser())
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}. Restore the file, then start the run.") from error
 
 
 def compared_facts(facts: Mapping[str, Any], former: str | None) -> dict[str, Any]:

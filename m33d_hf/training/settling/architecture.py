@@ -19,7 +19,7 @@ from m33d_hf.training.recipe.arguments import RunArguments, same_setting
 from m33d_hf.training.recipe.task_names import PRETRAINING
 from m33d_hf.training.settling.layers import explicit
 from m33d_hf.weights import architecture_of, load_foreign
-from m33d_hf.weights.own import find_own
+from m33d_hf.weights.own import TRAINED_AS, find_own
 
 FIXED = (
     "hidden_size",
@@ -45,7 +45,6 @@ _CLIPS = ("num_frames", "tubelet_size")
 DENSE = tuple(head.task for head in HEADS if head.images_only)
 DETECTION = "action_detection"
 _HEADS = {head.task: head.fields for head in HEADS}
-_TRAINED_AS = {head.task: head.class_name for head in HEADS} | {PRETRAINING: "M33DForPreTraining"}
 TAKEN = frozenset(
     {*FIXED, *DECODER, *_SHARING, *_CLIPS, "image_size", "use_cls_token", "modalities"}.union(*_HEADS.values())
 )
@@ -102,7 +101,7 @@ def adopt(args: RunArguments, origin: Origin, origins: Mapping[str, str], open_k
     fixed = [name for name in FIXED if name not in _CLIPS or (clips and origin.is_clip)]
     if args.task == DETECTION:  # the first stage is used as it is
         fixed = sorted(set(M33DConfig.__dataclass_fields__) & {*theirs, *fixed} & args.model.keys())
-        same = origin.trained_as == _TRAINED_AS[DETECTION]
+        same = origin.trained_as == TRAINED_AS[DETECTION]
         fixed = [name for name in fixed if same or not name.startswith(("temporal_", "classifier_"))]
     # Published models are larger than most machines train at their size of pictures: there `auto` is for the rule.
     free = ["image_size"] if origin.own or "model.image_size" not in open_keys else []
@@ -112,7 +111,7 @@ def adopt(args: RunArguments, origin: Origin, origins: Mapping[str, str], open_k
         free += ["use_cls_token"]
     if args.task == PRETRAINING and clips == origin.is_clip:
         free += [*DECODER, *(_SHARING if origin.own else ())]
-    if origin.trained_as == _TRAINED_AS.get(args.task, "-"):
+    if origin.trained_as == TRAINED_AS.get(args.task, "-"):
         free += _HEADS.get(args.task, ())
     taken: dict[str, Any] = {}
     for name in (*fixed, *free):

@@ -170,8 +170,9 @@ class Task:
         """Metrics of the unwrapped model over this rank's share of the evaluation data, reduced over ranks.
 
         Called in eval mode without gradients, under a fixed seed. Ranks may get different numbers of batches, so
-        nothing may synchronise per batch; batches are on the CPU and unfinished (see `to_device`), and one whose files
-        are all bad holds only "meta".
+        nothing may synchronise per batch; every rank reads the loader to its end, as the ranks agree between its
+        batches whether a signal stops the run. Batches are on the CPU and unfinished (see `to_device`), and one whose
+        files are all bad holds only "meta".
         """
         return {}
 

@@ -30,6 +30,12 @@ def is_balanced(args: RunArguments) -> bool:
     return args.train.class_weights != NONE or args.train.sampling != SHUFFLED
 
 
+def weights_file(args: RunArguments) -> Path | None:
+    """The file that `train.class_weights` names; None where it names a way."""
+    chosen = args.train.class_weights
+    return None if chosen in (NONE, BALANCED) else Path(chosen)
+
+
 def class_counts(labels: Sequence[np.ndarray], classes: int) -> np.ndarray:
     """(L,) int64 clips of each class.
 
@@ -54,10 +60,11 @@ def class_weights(args: RunArguments, counts: np.ndarray, names: Sequence[str]) 
     chosen = args.train.class_weights
     if chosen == NONE:
         return None
-    if chosen == BALANCED:
+    path = weights_file(args)
+    if path is None:
         raw = np.divide(1.0, counts, out=np.zeros(len(counts)), where=counts > 0)
     else:
-        raw = _read_weights(Path(chosen), names)
+        raw = _read_weights(path, names)
     total = float((raw * counts).sum())
     if not total:
         raise LabelError(f"train.class_weights {chosen}: every class that has training clips has weight 0.")

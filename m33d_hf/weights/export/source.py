@@ -94,7 +94,7 @@ def load_source(name: str) -> Source:
         )
     folder = own.files[0].parent
     config = M33DConfig.from_pretrained(folder)
-    named = list(config.architectures or [])
+    named = own.config["architectures"]
     if len(named) != 1 or named[0] not in CLASSES:
         raise ExportError(f"{folder / 'config.json'}: architectures is {named}; expected one of {', '.join(CLASSES)}.")
     if named[0] not in TASK_MODELS and "rgb" not in [spec.name for spec in config.input_specs]:

@@ -194,18 +194,26 @@ def test_half_is_left_only_for_a_difference_that_counts() -> None:
     assert best_weight({f"{weight:g}": weight for weight in WEIGHTS}) == 0.7, "the picture keeps a part"
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code", "judging"),
+    [(signal.SIGTERM, 143, False), (signal.SIGINT, 130, False), (signal.SIGTERM, 143, True)],
+)
 def test_a_signal_in_the_trial_leaves_nothing_of_it(
-    rooms: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch, number: int, code: int
+    rooms: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch, number: int, code: int, judging: bool
 ) -> None:
-    draw = BatchFeed.draw
+    draw, evaluate = BatchFeed.draw, PriorTrialTask.evaluate
 
     def drawn(feed: BatchFeed, step: int) -> Any:
-        if step == 1:
+        if step == 1 and not judging:
             os.kill(os.getpid(), number)
         return draw(feed, step)
 
+    def evaluated(*given: Any) -> Any:
+        os.kill(os.getpid(), number)
+        return evaluate(*given)
+
     monkeypatch.setattr(BatchFeed, "draw", drawn)
+    monkeypatch.setattr(PriorTrialTask, "evaluate", evaluated)
     with pytest.raises(SystemExit) as stopped:
         main("depth_estimation", _words(rooms, tmp_path / "out"))
     assert stopped.value.code == code

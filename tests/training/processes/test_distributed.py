@@ -22,11 +22,13 @@ from m33d_hf.training.run.loop import train
 from m33d_hf.training.run.replay import replay
 
 EXACT = {"model": {"dropout": 0.3}, "data__num_workers": 1, "evaluation__every_steps": 5, "train__batch_size": 2}
+EXACT["evaluation__batch_size"] = 1  # of seven samples the first rank has one batch more
 
 
-def job(folder, name, signal=None, **changes):
+def job(folder, name, signal=None, judging=None, **changes):
     made = {"name": name, "changes": {"output_dir": str(folder / name.split("-")[0]), "cpu": False, **changes}}
-    return {**made, "signal": signal} if signal else made
+    signals = {"signal": signal, "signal in evaluation": judging}
+    return {**made, **{key: value for key, value in signals.items() if value}}
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +42,8 @@ def launched(tmp_path_factory):
         # Only rank 1 gets the signal; both must stop after the same step, and the next job continues.
         job(folder, "stopped", signal=[7, int(signal.SIGTERM), 1], **EXACT),
         job(folder, "stopped-again", **EXACT),
+        job(folder, "judged", judging=[2, 1], **EXACT),
+        job(folder, "judged-again", **EXACT),
         job(folder, "budget", data__options={"bad": [3, 5]}, data__max_bad_fraction=0.05),
         job(folder, "explosion", data__options={"explosive": [9]}, logging__every_steps=3, train__batch_size=2),
         job(folder, "unreadable", data__options={"size": 30, "bad": list(range(1, 30))}, data__max_bad_fraction=1.0),
@@ -89,6 +93,15 @@ def test_a_signal_to_one_rank_stops_all_and_the_continuation_is_exact(launched):
     whole, continued = outcome(launched, "whole"), outcome(launched, "stopped-again")
     assert without_timing(continued["history"]) == without_timing(whole["history"])
     assert_same_weights(launched / "whole", launched / "stopped")
+
+
+def test_a_signal_to_one_rank_in_an_evaluation_saves_on_all_and_the_continuation_is_exact(launched):
+    stopped = [outcome(launched, "judged", rank) for rank in (0, 1)]
+    assert [(o["step"], o["interrupted_by"]) for o in stopped] == [(5, signal.SIGTERM)] * 2
+    assert not any(row["kind"] == "eval" for row in stopped[0]["history"])
+    whole, continued = outcome(launched, "whole"), outcome(launched, "judged-again")
+    assert without_timing(continued["history"]) == without_timing(whole["history"])
+    assert_same_weights(launched / "whole", launched / "judged")
 
 
 def test_all_ranks_refuse_too_many_bad_files(launched):

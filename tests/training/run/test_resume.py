@@ -8,7 +8,7 @@ import signal
 import pytest
 
 from helpers.launching import ALONE, assert_same_weights, finish, start, without_timing
-from helpers.tiny_task import StoppingTask, TinyTask, tiny_arguments
+from helpers.tiny_task import StoppingInEvaluation, StoppingTask, TinyTask, tiny_arguments
 from m33d_hf.data.files.markers import mark_complete
 from m33d_hf.errors import CheckpointError, ConfigError, ResumeError
 from m33d_hf.training.processes.checkpoints import CheckpointStore
@@ -38,6 +38,20 @@ def test_a_signal_saves_and_the_continuation_is_exact(tmp_path, uninterrupted, w
     continued = run(tmp_path, **changes)
     assert without_timing(continued.history) == without_timing(expected.history)
     assert continued.metrics == expected.metrics
+    assert_same_weights(whole, tmp_path)
+
+
+@pytest.mark.parametrize(("batch", "step"), [(2, 5), (9, 10), (18, 12)], ids=["first", "second", "last"])
+def test_a_signal_in_an_evaluation_saves_and_the_continuation_is_exact(tmp_path, uninterrupted, batch, step):
+    whole, _ = uninterrupted
+    changes = {"evaluation__every_steps": 5, "evaluation__batch_size": 1}  # seven of them
+    stopped = run(tmp_path, StoppingInEvaluation(batch), **changes)
+    assert (stopped.interrupted_by, stopped.exit_code, stopped.step) == (signal.SIGTERM, 143, step)
+    rows = [row["step"] for row in stopped.history if row["kind"] == "eval"]
+    assert rows == [other for other in (5, 10) if other < step], "the evaluation was left"
+    assert CheckpointStore(tmp_path).latest().name == f"step_{step:08d}"
+    continued = run(tmp_path, **changes)
+    assert [row["step"] for row in continued.history if row["kind"] == "eval"] == [5, 10, 12]
     assert_same_weights(whole, tmp_path)
 
 

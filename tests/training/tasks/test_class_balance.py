@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from helpers.phases_in_memory import MODEL, NAMES, arguments, first_stage, register
-from m33d_hf.errors import ConfigError, LabelError
+from m33d_hf.errors import ConfigError, LabelError, ResumeError
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.modeling.video_tasks_m33d import M33DForVideoClassification
 from m33d_hf.training.recipe.arguments import RunArguments
@@ -150,6 +150,20 @@ def test_runs_say_and_do_it(tmp_path: Path) -> None:
     assert "class weights (balanced): rest" in told
     assert "balanced sampling, with replacement" in (tmp_path / "drawn" / "report.html").read_text(encoding="utf-8")
     assert json.loads((tmp_path / "drawn" / "train_config.json").read_text())["args"]["train"]["sampling"] == "balanced"
+
+
+def test_a_resumed_run_has_the_weights_that_it_began_with(tmp_path: Path) -> None:
+    register()
+    file = tmp_path / "weights.txt"
+    file.write_text("".join(f"{name}\t1\n" for name in NAMES), encoding="utf-8")
+    args = arguments(tmp_path / "run", None)  # type: ignore[arg-type]
+    args.task, args.model = "video_classification", dict(MODEL)
+    args.train.class_weights, args.train.epochs, args.train.max_steps = str(file), None, 1
+    train(args, build_task("video_classification"))
+    assert train(args, build_task("video_classification")).step == 1, "the same file"
+    file.write_text(file.read_text(encoding="utf-8").replace("\t1", "\t5", 1), encoding="utf-8")
+    with pytest.raises(ResumeError, match=r"content of the file of train\.class_weights: \w+ -> \w+"):
+        train(args, build_task("video_classification"))
 
 
 def test_clips_are_balanced_in_the_first_stage(tmp_path: Path) -> None:
