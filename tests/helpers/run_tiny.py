@@ -1,7 +1,8 @@
 """Runs jobs of the tiny task in this process, one after the other; the launchers of the tests start it.
 
-Usage: run_tiny.py JOBS.json OUT_DIR: a list of {"name", "changes", "signal": [update, number, rank] | absent} for the
-tiny task, or of {"name", "task", "argv", "signal" | absent} for a real one. For every job and rank
+Usage: run_tiny.py JOBS.json OUT_DIR: a list of {"name", "changes", "signal": [update, number, rank] | absent, "others":
+changes of all ranks but the first | absent, "decided": keys that no layer sets | absent} for the tiny task, or of
+{"name", "task", "argv", "signal" | absent} for a real one. For every job and rank
 OUT_DIR/<name>.<rank>.json holds what came out. The exit code is that of the last job.
 """
 
@@ -59,7 +60,11 @@ def run_job(job: dict[str, Any]) -> tuple[dict[str, Any], int]:
             result = train(parse_arguments(job["argv"], job["task"]), chosen)
         else:
             task = SelfSignallingTask(*job["signal"]) if "signal" in job else TinyTask()
-            result = train(tiny_arguments(**job["changes"]), task)
+            changes = job["changes"]
+            if os.environ.get("RANK", "0") != "0":
+                changes = {**changes, **job.get("others", {})}
+            decided = dict.fromkeys(job.get("decided", []), "the data and the machine")
+            result = train(tiny_arguments(**changes), task, decided)
     except M33DError as error:
         return {"error": type(error).__name__, "message": str(error)}, 1
     return {

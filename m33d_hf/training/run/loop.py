@@ -19,7 +19,7 @@ from m33d_hf.data.remembering import forget
 from m33d_hf.errors import CheckpointError, ConfigError, M33DError, NonFiniteLossError
 from m33d_hf.training.processes.beside import copy_beside
 from m33d_hf.training.processes.guards import StopSignals, exit_code, memory_named, output_lock
-from m33d_hf.training.processes.launch import open_accelerator
+from m33d_hf.training.processes.launch import Ranks, open_accelerator
 from m33d_hf.training.processes.launcher import SAVING, STEPPING, patience
 from m33d_hf.training.processes.saved_state import ENTRIES, METRICS_RECORD
 from m33d_hf.training.recipe.arguments import RunArguments
@@ -29,6 +29,7 @@ from m33d_hf.training.run.replay import capture
 from m33d_hf.training.run.reporting import CONFIG, Clock, provenance
 from m33d_hf.training.run.resume import checkpoint_state
 from m33d_hf.training.run.stepping import seed_step
+from m33d_hf.training.settling.sharing import shared
 from m33d_hf.training.showing.command_words import Command, started_as, words_from
 from m33d_hf.training.showing.next_commands import NextCommand, after_error, after_run, to_continue, told
 from m33d_hf.training.showing.report import RunStory
@@ -76,7 +77,8 @@ def train(
     Args:
         args: of the run.
         task: what to train.
-        decided: dotted key -> the checkpoint or rule that set it, for train_config.json.
+        decided: dotted key -> the checkpoint or rule that set it, for train_config.json; of several processes, the
+            first one's values of these keys hold for all.
         command: that started the run, for the commands it ends with; None writes one from the arguments.
         publish: called on the main process with the folder of each new best checkpoint; `hub.push` requires one
             (`m33d_hf.hub.best_checkpoints.BestPublisher`). It must not wait for a network: the other processes wait.
@@ -97,6 +99,7 @@ def train(
     with ExitStack() as stack:
         stop = StopSignals()
         accelerator = stack.enter_context(open_accelerator(args))
+        args = shared(args, decided or {}, Ranks(accelerator))
         if accelerator.is_main_process:
             stack.enter_context(output_lock(args.output_dir))
         run = Run(args, task, accelerator, stop)
