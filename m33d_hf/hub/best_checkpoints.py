@@ -16,12 +16,14 @@ from types import TracebackType
 from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
 
 from m33d_hf.errors import M33DError, type_and_text
-from m33d_hf.hub.lineage import choose_licence, trace
+from m33d_hf.hub.lineage import choose_licence
 from m33d_hf.hub.options import PublishOptions
 from m33d_hf.hub.publishing import destination, send, write
 from m33d_hf.modeling.hub_upload_m33d import prepare_repository
 from m33d_hf.training.processes.checkpoint_files import read_state
+from m33d_hf.training.processes.checkpoints import find_checkpoints
 from m33d_hf.training.recipe.arguments import RunArguments
+from m33d_hf.training.settling.lineage import lineage_at_start
 
 _AGAIN = "The run goes on; the next best checkpoint is published, or this one is tried once more at the end."
 
@@ -221,6 +223,7 @@ def publisher_of_run(args: RunArguments) -> BestPublisher:
         repo=str(args.hub.repo), allow_unevaluated=True, licence=args.hub.license, private=args.hub.private or None
     )
     if int(os.environ.get("RANK", "0")) == 0:
-        choose_licence(trace(args.to_dict()), options.licence)
+        resumed = next(iter(find_checkpoints(args.resume, args.output_dir)), None)
+        choose_licence(lineage_at_start(args, resumed), options.licence)
         prepare_repository(destination(options))
     return BestPublisher(options, lambda line: print(line, file=sys.stderr, flush=True))

@@ -29,6 +29,7 @@ from m33d_hf.training.run.replay import capture
 from m33d_hf.training.run.reporting import CONFIG, Clock, provenance
 from m33d_hf.training.run.resume import checkpoint_state
 from m33d_hf.training.run.stepping import seed_step
+from m33d_hf.training.settling.lineage import KEY, lineage_at_start
 from m33d_hf.training.settling.sharing import shared
 from m33d_hf.training.showing.command_words import Command, started_as, words_from
 from m33d_hf.training.showing.next_commands import NextCommand, after_error, after_run, to_continue, told
@@ -292,7 +293,12 @@ def _announce(run: Run, decided: Mapping[str, str]) -> None:
     """Write train_config.json and the other files beside the model, and print the plan of the run."""
     found = {"plan": run.plan.to_dict(), "data": run.data, "device": str(run.accelerator.device)}
     config = {**run.facts, **found, "decided_by": dict(decided), **provenance()}
-    run.ranks.on_main(lambda: write_sealed_json(Path(run.args.output_dir) / CONFIG, config))
+
+    def write() -> None:
+        origin = lineage_at_start(run.args, run.resumed_from)  # reads the file that is replaced
+        write_sealed_json(Path(run.args.output_dir) / CONFIG, {**config, KEY: origin.to_dict()})
+
+    run.ranks.on_main(write)
     run.ranks.on_main(run.leave_beside_the_model)
     resumed = [f"continuing from {run.resumed_from} at step {run.step}"] if run.resumed_from else []
     run.report.say([*run.plan.describe(run.args, run.ranks.size), *run.description, *resumed])
