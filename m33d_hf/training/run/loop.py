@@ -81,7 +81,8 @@ def train(
         decided: dotted key -> the checkpoint or rule that set it, for train_config.json; of several processes, the
             first one's values of these keys hold for all.
         command: that started the run, for the commands it ends with; None writes one from the arguments.
-        publish: called on the main process with the folder of each new best checkpoint; `hub.push` requires one
+        publish: called on the main process with the folder of each new best checkpoint, and with the one that is
+            there when a run goes on, which may have been sent or not; `hub.push` requires one
             (`m33d_hf.hub.best_checkpoints.BestPublisher`). It must not wait for a network: the other processes wait.
 
     Raises:
@@ -111,6 +112,7 @@ def train(
         if other := run.would_evaluate_nothing():
             return _left_as_it_is(run, other)
         _announce(run, decided or {})
+        run.ranks.on_main(lambda: _publish_former_best(run))
         # Not before: in a rendezvous or in preparation a signal that is only noted would be a signal swallowed.
         stack.enter_context(stop)
         stack.enter_context(patience(STEPPING))
@@ -265,6 +267,13 @@ def _keep_best(run: Run, model: nn.Module, metrics: dict[str, float], best: tupl
     kept = run.store.save_if_best(model, state, *best, beside=_beside(run, model))
     if kept is not None and run.publish is not None:
         run.publish(kept)
+
+
+def _publish_former_best(run: Run) -> None:
+    """The run that we continue may have been stopped before its best checkpoint was sent; no other may follow."""
+    best = run.store.best() if run.args.checkpoint.save_best else None
+    if best is not None and run.publish is not None:
+        run.publish(best)
 
 
 def _beside(run: Run, model: nn.Module) -> Callable[[Path], None]:
