@@ -8,21 +8,26 @@ import shutil
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
 from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
 
-from m33d_hf.errors import M33DError, type_and_text
-from m33d_hf.hub.lineage import choose_licence, trace
+from m33d_hf.data.files.markers import listed_digests
+from m33d_hf.data.files.sealed_json import read_sealed_json, write_sealed_json
+from m33d_hf.errors import CorruptFileError, M33DError, type_and_text
+from m33d_hf.hub.lineage import choose_licence
 from m33d_hf.hub.options import PublishOptions
 from m33d_hf.hub.publishing import destination, send, write
 from m33d_hf.modeling.hub_upload_m33d import prepare_repository
 from m33d_hf.training.processes.checkpoint_files import read_state
+from m33d_hf.training.processes.checkpoints import find_checkpoints
 from m33d_hf.training.recipe.arguments import RunArguments
+from m33d_hf.training.settling.lineage import lineage_at_start
 
+RECORD = "published.json"  # in the output folder of a run
 _AGAIN = "The run goes on; the next best checkpoint is published, or this one is tried once more at the end."
 
 
@@ -34,11 +39,13 @@ class _Written:
         place: temporary; it is removed once it was sent or is of no use any more.
         words: what the model is for.
         name: of the checkpoint, for the user.
+        digests: of its weight files, by name.
     """
 
     place: Path
     words: str
     name: str
+    digests: Mapping[str, str]
 
     def remove(self) -> None:
         """Delete the folder."""
@@ -46,7 +53,7 @@ class _Written:
 
 
 class BestPublisher:
-    """What `train` calls with the folder of each new best checkpoint.
+    """What `train` calls with the folder of each new best checkpoint, and with that of a run that goes on.
 
     The folder is written at once, since the next best checkpoint replaces it; it is sent by a thread. Whatever goes
     wrong is said and never raised. Only the newest folder waits for its turn: an older one has no use any more. As a
@@ -56,10 +63,14 @@ class BestPublisher:
         options: of publishing.
         say: takes lines for the user.
         pause: see `send_folder`.
+        record: file that keeps which weights were sent last; these are not sent again, and a run that was stopped
+            before it sent its best ones makes up for it when it goes on. None keeps nothing.
     """
 
-    def __init__(self, options: PublishOptions, say: Callable[[str], None], pause: float = 1.0) -> None:
-        self.options, self.say, self.pause = options, say, pause
+    def __init__(
+        self, options: PublishOptions, say: Callable[[str], None], pause: float = 1.0, record: Path | None = None
+    ) -> None:
+        self.options, self.say, self.pause, self.record = options, say, pause, record
         self.wait_at_the_end = True
         self._lock = threading.Lock()
         self._waiting: _Written | None = None
@@ -72,6 +83,8 @@ class BestPublisher:
 
     def __call__(self, folder: Path) -> None:
         """Publish the checkpoint in `folder`; returns once a copy of it is ready to be sent."""
+        if self._is_sent(folder):
+            return
         why = self._take(folder)
         if why is not None:
             self.say(f"WARNING: {_name_of(folder)} was not published: {why} {_AGAIN}")
@@ -99,7 +112,7 @@ class BestPublisher:
         place: Path | None = None
         try:
             place = Path(tempfile.mkdtemp(prefix="m33d-publish-"))  # fails, too, where the disk is full
-            words = write(folder, self.options, place).kind.words
+            source = write(folder, self.options, place)
         except Exception as error:  # of whatever kind: a run of days must not end by it
             if place is not None:
                 shutil.rmtree(place, ignore_errors=True)
@@ -108,7 +121,7 @@ class BestPublisher:
         with self._lock:
             self._missing = (name, "its upload was not finished")
             self._discard()
-            self._waiting = _Written(place, words, name)
+            self._waiting = _Written(place, source.kind.words, name, source.digests)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._send_all, name="publish", daemon=True)
                 self._thread.start()
@@ -144,7 +157,28 @@ class BestPublisher:
                 self._missing = None
         written.remove()
         self.say(f"published {written.name} as {sent.repo}, tag {sent.tag}")
+        self._note(written)
         return None
+
+    def _is_sent(self, folder: Path) -> bool:
+        """Whether the weights in a folder are those that were sent last, to this repository."""
+        if self.record is None or not self.record.is_file():
+            return False
+        try:
+            noted, files = read_sealed_json(self.record), listed_digests(folder)
+        except CorruptFileError:
+            return False  # sent once more, which changes nothing on the hub
+        weights = {name: digest for name, digest in files.items() if name.endswith(".safetensors")}
+        return noted == {"repo": self.options.repo, "weights": weights}
+
+    def _note(self, written: _Written) -> None:
+        """Remember what was sent."""
+        if self.record is None:
+            return
+        try:
+            write_sealed_json(self.record, {"repo": self.options.repo, "weights": dict(written.digests)})
+        except OSError as error:
+            self.say(f"WARNING: {self.record} cannot be written ({error}): a resumed run sends {written.name} again.")
 
     def _finish(self) -> None:
         self._wait(f"waiting for the upload to {self.options.repo} (Ctrl+C leaves it; the run is complete)")
@@ -221,6 +255,9 @@ def publisher_of_run(args: RunArguments) -> BestPublisher:
         repo=str(args.hub.repo), allow_unevaluated=True, licence=args.hub.license, private=args.hub.private or None
     )
     if int(os.environ.get("RANK", "0")) == 0:
-        choose_licence(trace(args.to_dict()), options.licence)
+        resumed = next(iter(find_checkpoints(args.resume, args.output_dir)), None)
+        choose_licence(lineage_at_start(args, resumed), options.licence)
         prepare_repository(destination(options))
-    return BestPublisher(options, lambda line: print(line, file=sys.stderr, flush=True))
+    return BestPublisher(
+        options, lambda line: print(line, file=sys.stderr, flush=True), record=Path(args.output_dir) / RECORD
+    )

@@ -9,10 +9,10 @@ from huggingface_hub import ModelCard, ModelCardData
 
 from m33d_hf import __version__
 from m33d_hf.data.clock import clock
-from m33d_hf.hub.lineage import NON_COMMERCIAL, Lineage
 from m33d_hf.hub.options import PublishOptions
 from m33d_hf.hub.results import headline, model_index, result_rows, training_time
 from m33d_hf.hub.source import Source
+from m33d_hf.training.settling.lineage import NON_COMMERCIAL, Lineage
 
 TEMPLATES = "m33d_hf.model_cards"
 

@@ -41,7 +41,7 @@ def write_folder(source: Source, options: PublishOptions, folder: Path) -> None:
         CheckpointError: the model cannot be loaded. ExportError: it has no stock class.
     """
     _require_evaluation(source, options)
-    lineage = trace(source.arguments)
+    lineage = trace(source.trained)
     licence = choose_licence(lineage, options.licence)
     if options.as_stock:
         _write_stock(source, folder)

@@ -10,9 +10,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from m33d_hf.hub.lineage import Lineage
 from m33d_hf.training.recipe.arguments import RunArguments, fields_of
 from m33d_hf.training.recipe.recipes import method_names, recipe_names
+from m33d_hf.training.settling.lineage import KEY, Lineage
 
 _DROPPED = {
     "output_dir", "init_from", "resume", "replay", "data.root", "data.eval_root", "data.cache_dir", "data.skip_list",
@@ -28,7 +28,7 @@ def scrub_training(trained: Mapping[str, Any], lineage: Lineage) -> dict[str, An
 
     Args:
         trained: its content.
-        lineage: stands in for init_from.
+        lineage: stands in for init_from; who trains on from these weights inherits it.
 
     Returns:
         the same layout; `left_out` lists the dotted keys whose values are not told.
@@ -40,7 +40,9 @@ def scrub_training(trained: Mapping[str, Any], lineage: Lineage) -> dict[str, An
     kept = {name: trained[name] for name in ("effective_batch", "world_size", "plan") if name in trained}
     kept |= {"data": _clean(facts, "facts.", left_out), "device": _device(trained.get("device"))}
     kept |= {name: trained.get(name) for name in ("versions", "commit")}
-    return {"args": arguments, **kept, "lineage": list(lineage.steps), "left_out": sorted(left_out)}
+    sources = sorted({name if _harmless("data.source", name) else "other" for name in lineage.sources})
+    kept[KEY] = {**lineage.to_dict(), "sources": sources}
+    return {"args": arguments, **kept, "left_out": sorted(left_out)}
 
 
 def scrub_initialisation(report: Mapping[str, Any], lineage: Lineage) -> dict[str, Any]:

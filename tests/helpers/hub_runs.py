@@ -25,8 +25,10 @@ def depth_run(folder: Path, **changes: str) -> Path:
 
 
 def change_arguments(run: Path, **changes: Any) -> None:
-    """Write other arguments into train_config.json; names have `__` for the dot."""
+    """Write other arguments into train_config.json, as of a version that did not write down where weights are from;
+    names have `__` for the dot."""
     content = read_sealed_json(run / "train_config.json")
+    content.pop("lineage", None)
     for name, value in changes.items():
         *parts, last = name.split("__")
         place = content["args"]

@@ -1,9 +1,9 @@
 """Runs jobs of the tiny task in this process, one after the other; the launchers of the tests start it.
 
 Usage: run_tiny.py JOBS.json OUT_DIR: a list of {"name", "changes", "signal": [update, number, rank] | absent,
-"signal in evaluation": [batch, rank] | absent} for the tiny task, or of {"name", "task", "argv", "signal" | absent} for
-a real one. For every job and rank OUT_DIR/<name>.<rank>.json holds what came out. The exit code is that of the last
-job.
+"signal in evaluation": [batch, rank] | absent, "others": changes of all ranks but the first | absent, "decided": keys
+that no layer sets | absent} for the tiny task, or of {"name", "task", "argv", "signal" | absent} for a real one. For
+every job and rank OUT_DIR/<name>.<rank>.json holds what came out. The exit code is that of the last job.
 """
 
 from __future__ import annotations
@@ -62,7 +62,11 @@ def run_job(job: dict[str, Any]) -> tuple[dict[str, Any], int]:
             task = SelfSignallingTask(*job["signal"]) if "signal" in job else TinyTask()
             if "signal in evaluation" in job:
                 task = StoppingInEvaluation(*job["signal in evaluation"])
-            result = train(tiny_arguments(**job["changes"]), task)
+            changes = job["changes"]
+            if os.environ.get("RANK", "0") != "0":
+                changes = {**changes, **job.get("others", {})}
+            decided = dict.fromkeys(job.get("decided", []), "the data and the machine")
+            result = train(tiny_arguments(**changes), task, decided)
     except M33DError as error:
         return {"error": type(error).__name__, "message": str(error)}, 1
     return {

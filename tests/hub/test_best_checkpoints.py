@@ -12,6 +12,9 @@ import pytest
 from huggingface_hub.utils import are_progress_bars_disabled
 
 from helpers.hub_runs import depth_run
+from helpers.tiny_task import StoppingTask, TinyTask, tiny_arguments
+from m33d_hf.data.files.markers import file_digest
+from m33d_hf.data.files.sealed_json import read_sealed_json, write_sealed_json
 from m33d_hf.errors import HubError
 from m33d_hf.hub import best_checkpoints as module
 from m33d_hf.hub import publishing
@@ -19,6 +22,8 @@ from m33d_hf.hub.best_checkpoints import BestPublisher
 from m33d_hf.hub.options import PublishOptions
 from m33d_hf.modeling.hub_upload_m33d import Sent
 from m33d_hf.scripts.publish import main as publish_script
+from m33d_hf.training.processes.checkpoint_files import read_state
+from m33d_hf.training.run.loop import train
 
 REPO = "org/rooms-depth"
 
@@ -53,11 +58,13 @@ def publisher(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Calla
     """Makes (publisher, its hub, the lines that it says); no folder of theirs may be left."""
     monkeypatch.setattr(module.tempfile, "tempdir", str(tmp_path))
 
-    def make(*answers: Exception | None) -> tuple[BestPublisher, Answers, list[str]]:
+    def make(
+        *answers: Exception | None, record: Path | None = None, repo: str = REPO
+    ) -> tuple[BestPublisher, Answers, list[str]]:
         hub, lines = Answers(*answers), list[str]()
         monkeypatch.setattr(publishing, "send_folder", hub)
-        options = PublishOptions(REPO, allow_unevaluated=True, licence="other", private=True)
-        return BestPublisher(options, lines.append), hub, lines
+        options = PublishOptions(repo, allow_unevaluated=True, licence="other", private=True)
+        return BestPublisher(options, lines.append, record=record), hub, lines
 
     yield make
     assert not list(tmp_path.glob("m33d-publish-*"))
@@ -165,3 +172,49 @@ def test_a_run_that_is_stopped_waits_for_no_hub(publisher: Callable[..., Any], b
     hub.open.set()
     run._wait()
     assert len(lines) == 1, "nothing more is said"
+
+
+def test_what_a_stopped_run_did_not_send_is_sent_when_it_goes_on_and_once(
+    publisher: Callable[..., Any], best: Path, tmp_path: Path
+) -> None:
+    record = tmp_path / "published.json"
+
+    def sent(*answers: Exception | None, repo: str = REPO, stopped: bool = False) -> int:
+        run, hub, _ = publisher(*answers, record=record, repo=repo)
+        with run:
+            run(best)
+            run._wait()
+            run.wait_at_the_end = not stopped
+        return len(hub.sent)
+
+    assert sent(HubError("the hub is away."), stopped=True) == 0 and not record.exists()
+    assert sent() == 1 and read_sealed_json(record)["repo"] == REPO
+    assert sent() == 0, "it is on the hub"
+    assert sent(repo="org/elsewhere") == 1 and sent(repo="org/elsewhere") == 0
+    record.write_text("{}")
+    assert sent(repo="org/elsewhere") == 1, "a record that says nothing keeps nothing back"
+    weights = {"model.safetensors": file_digest(best / "model.safetensors")}
+    assert read_sealed_json(record)["weights"] == weights
+    write_sealed_json(record, {"repo": "org/elsewhere", "weights": {"model.safetensors": "of others"}})
+    assert sent(repo="org/elsewhere") == 1
+
+
+def test_a_run_that_goes_on_hands_its_best_checkpoint_to_the_publisher(tmp_path: Path) -> None:
+    """Even if it never gets better again, or was at its end."""
+    changes = {
+        **{"data__eval_split": "val", "evaluation__every_steps": 3, "checkpoint__save_best": True},
+        **{"hub__push": True, "hub__repo": REPO, "evaluation__metric": "count", "checkpoint__every_steps": 3},
+    }
+
+    def handed(task: TinyTask) -> list[int]:
+        found = list[int]()
+        train(
+            tiny_arguments(tmp_path, **changes), task, publish=lambda folder: found.append(read_state(folder)["step"])
+        )
+        return found
+
+    assert handed(StoppingTask(5)) == [3], "the first evaluation is the best: all are of as many samples"
+    assert handed(TinyTask()) == [3]
+    assert handed(TinyTask()) == [3]
+    changes["hub__push"] = False
+    assert handed(TinyTask()) == []

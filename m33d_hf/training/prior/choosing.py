@@ -26,6 +26,7 @@ from m33d_hf.training.processes.launch import Ranks, open_accelerator
 from m33d_hf.training.recipe.arguments import RunArguments
 from m33d_hf.training.run.preparation import Run, refuse_early
 from m33d_hf.training.settling.settle import PRIOR_WEIGHT, TRIAL_LENGTH, Settled, shorter
+from m33d_hf.training.settling.sharing import shared
 from m33d_hf.training.tasks.base import build_task
 
 RECORD = "depth_prior.json"
@@ -50,7 +51,7 @@ def with_prior_weight(settled: Settled) -> Settled:
     with contextlib.redirect_stdout(io.StringIO()):  # what was loaded is told by the run itself
         refuse_early(settled.args, build_task(settled.args.task))
     try:
-        found = _try_out(settled.args)
+        found = _try_out(settled)
     except TooFewFramesError as error:
         _say(f"{error} Predictions are the model's alone.")
         return _put(settled, 0.0, "too few training samples for a trial")
@@ -105,14 +106,16 @@ def _trial_arguments(args: RunArguments) -> RunArguments:
     return trial
 
 
-def _try_out(args: RunArguments) -> dict[str, Any]:
+def _try_out(settled: Settled) -> dict[str, Any]:
     """Train on a part of the training data, and judge the rest with every share."""
-    trial, task, stop = _trial_arguments(args), PriorTrialTask(), StopSignals()
+    trial, task, stop = _trial_arguments(settled.args), PriorTrialTask(), StopSignals()
     with contextlib.ExitStack() as stack:
         accelerator = stack.enter_context(open_accelerator(trial))
+        ranks = Ranks(accelerator)
+        trial = shared(trial, settled.decided, ranks)
         if accelerator.is_main_process:
-            stack.enter_context(output_lock(args.output_dir))
-        Ranks(accelerator).on_main(lambda: shutil.rmtree(trial.output_dir, ignore_errors=True))  # of a killed run
+            stack.enter_context(output_lock(settled.args.output_dir))
+        ranks.on_main(lambda: shutil.rmtree(trial.output_dir, ignore_errors=True))  # of a killed run
         Path(trial.output_dir).mkdir(parents=True, exist_ok=True)
         # Whatever ends the trial, nothing of it stays.
         stack.callback(shutil.rmtree, trial.output_dir, ignore_errors=True)

@@ -20,6 +20,9 @@ from m33d_hf.modeling.fields_m33d import Range, name_problem
 from m33d_hf.training.recipe.task_names import PRETRAINING, TASKS
 from m33d_hf.weights.init_options import InitOptions
 
+# In the output folder: the resolved arguments of a run, and what else it writes down when it begins.
+STORED = "train_config.json"
+
 # Numbers beyond these are slips of the pen: they would exhaust a machine or run for ever.
 MOST_STEPS = 10**9
 MOST_SAMPLES = 10**12

@@ -25,7 +25,7 @@ from m33d_hf.training.processes.guards import (
     memory_named,
     output_lock,
 )
-from m33d_hf.training.processes.launch import open_accelerator
+from m33d_hf.training.processes.launch import Ranks, open_accelerator
 from m33d_hf.training.processes.launcher import SAVING, STEPPING, patience
 from m33d_hf.training.processes.saved_state import ENTRIES, METRICS_RECORD
 from m33d_hf.training.recipe.arguments import RunArguments
@@ -35,6 +35,8 @@ from m33d_hf.training.run.replay import capture
 from m33d_hf.training.run.reporting import CONFIG, Clock, provenance
 from m33d_hf.training.run.resume import checkpoint_state
 from m33d_hf.training.run.stepping import seed_step
+from m33d_hf.training.settling.lineage import KEY, lineage_at_start
+from m33d_hf.training.settling.sharing import shared
 from m33d_hf.training.showing.command_words import Command, started_as, words_from
 from m33d_hf.training.showing.next_commands import NextCommand, after_error, after_run, to_continue, told
 from m33d_hf.training.showing.report import RunStory
@@ -82,9 +84,11 @@ def train(
     Args:
         args: of the run.
         task: what to train.
-        decided: dotted key -> the checkpoint or rule that set it, for train_config.json.
+        decided: dotted key -> the checkpoint or rule that set it, for train_config.json; of several processes, the
+            first one's values of these keys hold for all.
         command: that started the run, for the commands it ends with; None writes one from the arguments.
-        publish: called on the main process with the folder of each new best checkpoint; `hub.push` requires one
+        publish: called on the main process with the folder of each new best checkpoint, and with the one that is
+            there when a run goes on, which may have been sent or not; `hub.push` requires one
             (`m33d_hf.hub.best_checkpoints.BestPublisher`). It must not wait for a network: the other processes wait.
 
     Raises:
@@ -103,6 +107,7 @@ def train(
     with ExitStack() as stack:
         stop = StopSignals()
         accelerator = stack.enter_context(open_accelerator(args))
+        args = shared(args, decided or {}, Ranks(accelerator))
         if accelerator.is_main_process:
             stack.enter_context(output_lock(args.output_dir))
         run = Run(args, task, accelerator, stop)
@@ -113,6 +118,7 @@ def train(
         if other := run.would_evaluate_nothing():
             return _left_as_it_is(run, other)
         _announce(run, decided or {})
+        run.ranks.on_main(lambda: _publish_former_best(run))
         # Not before: in a rendezvous or in preparation a signal that is only noted would be a signal swallowed.
         stack.enter_context(stop)
         stack.enter_context(patience(STEPPING))
@@ -282,6 +288,13 @@ def _keep_best(run: Run, model: nn.Module, metrics: dict[str, float], best: tupl
         run.publish(kept)
 
 
+def _publish_former_best(run: Run) -> None:
+    """The run that we continue may have been stopped before its best checkpoint was sent; no other may follow."""
+    best = run.store.best() if run.args.checkpoint.save_best else None
+    if best is not None and run.publish is not None:
+        run.publish(best)
+
+
 def _beside(run: Run, model: nn.Module) -> Callable[[Path], None]:
     """What writes beside weights all that belongs to them: their processor, and what is known of the training data."""
 
@@ -308,7 +321,12 @@ def _announce(run: Run, decided: Mapping[str, str]) -> None:
     """Write train_config.json and the other files beside the model, and print the plan of the run."""
     found = {"plan": run.plan.to_dict(), "data": run.data, "device": str(run.accelerator.device)}
     config = {**run.facts, **found, "decided_by": dict(decided), **provenance()}
-    run.ranks.on_main(lambda: write_sealed_json(Path(run.args.output_dir) / CONFIG, config))
+
+    def write() -> None:
+        origin = lineage_at_start(run.args, run.resumed_from)  # reads the file that is replaced
+        write_sealed_json(Path(run.args.output_dir) / CONFIG, {**config, KEY: origin.to_dict()})
+
+    run.ranks.on_main(write)
     run.ranks.on_main(run.leave_beside_the_model)
     resumed = [f"continuing from {run.resumed_from} at step {run.step}"] if run.resumed_from else []
     run.report.say([*run.plan.describe(run.args, run.ranks.size), *run.description, *resumed])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,6 +94,32 @@ class RunPlan:
                 "schedule": rate.schedule,
             },
         }
+
+
+def check_same_plan(plans: Sequence[RunPlan]) -> RunPlan:
+    """The plan that the processes of a run, of which these are the plans in order, have in common.
+
+    Raises:
+        ConfigError: they differ. With steps or evaluations of their own, processes wait for each other for ever.
+    """
+    one = plans[0]
+    lines = [
+        f"\n  {field.name}: {_shown(one, field.name)} in process 0, {_shown(other, field.name)} in process {rank}"
+        for rank, other in enumerate(plans)
+        for field in dataclasses.fields(RunPlan)
+        if getattr(other, field.name) != getattr(one, field.name)
+    ]
+    if lines:
+        raise ConfigError(
+            f"The processes of this run do not plan the same run:{''.join(lines)}\nStart all of them by the same "
+            "command on the same data, and state what they decide differently (--train.max_steps, "
+            "--evaluation.every_steps and so on) instead of leaving it to auto."
+        )
+    return one
+
+
+def _shown(plan: RunPlan, name: str) -> str:
+    return f"{plan.to_dict().get(name, getattr(plan, name))}"
 
 
 def plan_run(args: RunArguments, num_samples: int, world_size: int) -> RunPlan:

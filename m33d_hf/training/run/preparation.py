@@ -47,7 +47,7 @@ from m33d_hf.training.run.loaders import (
     step_sampler,
 )
 from m33d_hf.training.run.metric_names import check_absent, check_metric, eval_name, larger_is_better
-from m33d_hf.training.run.plan import plan_run
+from m33d_hf.training.run.plan import check_same_plan, plan_run
 from m33d_hf.training.run.reporting import Reporter
 from m33d_hf.training.run.resume import (
     EVAL_DIGEST,
@@ -108,7 +108,8 @@ class Run:
         self.model = build_model(args, task)
         check_metric(args, task, self.model)  # before rooms are rendered, features extracted or anything is trained
         train_set, eval_set = task.build_datasets(args, self.model)
-        self.plan = plan_run(args, len(train_set), self.ranks.size)
+        plan = plan_run(args, len(train_set), self.ranks.size)
+        self.plan = check_same_plan(self.ranks.gather_objects(plan))
         self.ranks.on_main(lambda: list_left_out(args, [train_set, eval_set]))
         self.data = task.describe_data(train_set)
         self.description = task.describe(args, self.model, train_set) + overlap_lines(args, train_set, eval_set)
@@ -129,7 +130,7 @@ class Run:
         self.feed = self._build_feed(train_set)
         self.eval_feed = self._build_eval_feed(eval_set)
         self._prepared = time.perf_counter()
-        plan, record = self.plan, self._metrics_record
+        record = self._metrics_record
         self.report = Reporter(
             args, accelerator, plan.total_steps, plan.steps_per_epoch, self.step, record, task.headline
         )

@@ -20,7 +20,7 @@ from m33d_hf.data.clock import clock
 from m33d_hf.data.files.atomic_writing import write_text_atomically
 from m33d_hf.data.progress import SECONDS_BETWEEN_LINES
 from m33d_hf.errors import CheckpointError
-from m33d_hf.training.recipe.arguments import RunArguments
+from m33d_hf.training.recipe.arguments import STORED, RunArguments
 from m33d_hf.training.recipe.differences import flatten
 from m33d_hf.training.run.feeding import BatchFeed
 from m33d_hf.training.run.metric_names import eval_name
@@ -28,7 +28,7 @@ from m33d_hf.training.run.metric_names import eval_name
 logger = logging.getLogger(__name__)
 
 METRICS = "metrics.jsonl"
-CONFIG = "train_config.json"
+CONFIG = STORED
 PACKAGES = ("m33d-hf", "torch", "torchvision", "transformers", "accelerate", "safetensors", "numpy")
 
 # Between two progress lines; the first, the last and the evaluations are always printed.

@@ -291,7 +291,8 @@ def refuse_used_folder(args: RunArguments) -> None:
 
     Raises:
         ConfigError: it holds checkpoints, and the run does not continue from any.
-        ResumeError: it holds checkpoints or a model of another run than the one that is resumed.
+        ResumeError: it holds a model and nothing to continue from, or checkpoints or a model of another run than the
+            one that is resumed.
         CheckpointError: as `find_checkpoints`.
     """
     store, resumed = CheckpointStore(args.output_dir), find_checkpoints(args.resume, args.output_dir)
@@ -300,7 +301,15 @@ def refuse_used_folder(args: RunArguments) -> None:
             f"{args.output_dir} holds checkpoints of an earlier run, but --resume none starts a new one. Remove the "
             "folder, choose another --output_dir, or continue with --resume auto."
         )
-    if not resumed or same_folder(resumed[0].parent, store.folder):
+    if not resumed:
+        if model_files(args.output_dir):
+            raise ResumeError(
+                f"{args.output_dir} holds the model of an earlier run and no checkpoint to continue it from: this run "
+                "would start anew and replace the model. Choose another --output_dir (with --init_from "
+                f"{args.output_dir} it starts from these weights), or remove the folder if nobody needs it."
+            )
+        return
+    if same_folder(resumed[0].parent, store.folder):
         return
     held = _held(store)
     source = next(_facts_of_checkpoints(resumed), None)
@@ -331,11 +340,16 @@ def _held(store: CheckpointStore) -> str | None:
     best = store.best()
     if store.step_folders() or best is not None:
         return "checkpoints"
-    folder = store.folder.parent
+    return "model files" if model_files(store.folder.parent) else None
+
+
+def model_files(output_dir: str | Path) -> list[Path]:
+    """The weights of a finished run, and the marker that says that they are whole; empty where there are none."""
+    folder = Path(output_dir)
     if not folder.is_dir():
-        return None
-    weights = any(FINAL.fullmatch(path.name) and path.suffix == ".safetensors" for path in folder.iterdir())
-    return "model files" if weights or (folder / MARKER).exists() else None
+        return []
+    weights = [path for path in folder.iterdir() if FINAL.fullmatch(path.name) and path.suffix == ".safetensors"]
+    return [path for path in (folder / MARKER, *sorted(weights)) if path.exists()]
 
 
 def _facts_of_checkpoints(folders: list[Path]) -> Iterator[Mapping[str, Any]]:

@@ -69,7 +69,8 @@ class Machine:
 
 
 def find_machine(args: RunArguments) -> Machine:
-    """The machine that a run would use. Processes that share a run must decide the same, so none of them measures."""
+    """The machine that a run would use. Of processes that share a run none measures: each would slow the others, and
+    what they see differently is settled by the first one (`m33d_hf.training.settling.sharing`)."""
     available = usable_cores()
     cores = 1 << (max(1, args.cpu_threads or available).bit_length() - 1)
     processes = args.num_processes or int(os.environ.get("WORLD_SIZE", "1"))

@@ -47,6 +47,12 @@ def launched(tmp_path_factory):
         job(folder, "budget", data__options={"bad": [3, 5]}, data__max_bad_fraction=0.05),
         job(folder, "explosion", data__options={"explosive": [9]}, logging__every_steps=3, train__batch_size=2),
         job(folder, "unreadable", data__options={"size": 30, "bad": list(range(1, 30))}, data__max_bad_fraction=1.0),
+        {**job(folder, "uneven", train__batch_size=2), "others": {"train__max_steps": 10}},
+        {
+            **job(folder, "settled", train__batch_size=2, model={"width": 8}),
+            "others": {"train__max_steps": 10, "data__num_workers": 1, "model": {"width": 4}},
+            "decided": ["train.max_steps", "data.num_workers", "model.width"],
+        },
         job(folder, "asked", num_processes=3),
     ]
     code, output = run_jobs(jobs, folder)
@@ -123,6 +129,21 @@ def test_a_non_finite_loss_on_one_rank_stops_all_and_is_replayed_in_one_process(
     holders = [rank for rank, micros in enumerate(state["keys"]) if "tiny/9" in micros[0]]
     result = replay(capture, TinyTask())
     assert result.reproduced and [culprit[0] for culprit in result.culprits[:1]] == holders
+
+
+def test_ranks_that_plan_different_runs_are_refused_before_a_step(launched):
+    """They would wait for each other for ever: one of them would be at its end when the other takes a step."""
+    for rank in (0, 1):
+        found = outcome(launched, "uneven", rank)
+        assert found["error"] == "ConfigError" and "total_steps: 12 in process 0, 10 in process 1" in found["message"]
+    assert not (launched / "uneven" / "metrics.jsonl").exists()
+
+
+def test_what_the_first_rank_decided_holds_for_all(launched):
+    """Free memory and cores may differ between them: a run is as if all had decided as the first one did."""
+    for rank in (0, 1):
+        assert outcome(launched, "settled", rank).get("step") == 12, outcome(launched, "settled", rank)
+    assert_same_weights(launched / "settled", launched / "split")
 
 
 def test_a_world_other_than_asked_for(launched):

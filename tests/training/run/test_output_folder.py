@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,13 @@ import pytest
 from helpers.tiny_task import StoppingTask, TinyTask, tiny_arguments
 from m33d_hf.errors import ConfigError, ResumeError
 from m33d_hf.training.processes.checkpoints import CheckpointStore
+from m33d_hf.training.run.dry_run import dry_run
 from m33d_hf.training.run.loop import TrainResult, train
 
 
 def run(output_dir: Path, stop: int | None = None, **changes: Any) -> TrainResult:
     task = TinyTask() if stop is None else StoppingTask(stop)
-    return train(tiny_arguments(output_dir, checkpoint__every_steps=3, **changes), task)
+    return train(tiny_arguments(output_dir, **{"checkpoint__every_steps": 3, **changes}), task)
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -74,3 +76,28 @@ def test_a_new_start_is_refused_where_a_checkpoint_was_being_replaced(tmp_path: 
     with pytest.raises(ConfigError, match="holds checkpoints of an earlier run"):
         run(tmp_path, resume="none")
     assert store.latest() is not None
+
+
+@pytest.mark.parametrize("changes", [{}, {"resume": "none"}, {"data__options": {"size": 30}}])
+@pytest.mark.parametrize("how", ["removed", "never kept", "cut short"])
+def test_a_model_without_checkpoints_is_not_replaced(tmp_path: Path, how: str, changes: dict[str, Any]) -> None:
+    """Whoever removed checkpoints to free space, or kept none, repeats the command: nothing of the model is lost."""
+    run(tmp_path, **({} if how == "removed" else {"checkpoint__save_final": False, "checkpoint__every_steps": None}))
+    shutil.rmtree(tmp_path / "checkpoints", ignore_errors=True)
+    if how == "cut short":
+        (tmp_path / "COMPLETE").unlink()
+    before = content(tmp_path)
+    with pytest.raises(ResumeError, match=r"holds the model of an earlier run.*--output_dir.*--init_from"):
+        run(tmp_path, **changes)
+    assert content(tmp_path) == before and "model.safetensors" in before, "nothing is touched"
+    with pytest.raises(ResumeError, match="holds the model of an earlier run"):
+        dry_run(tiny_arguments(tmp_path, **changes), TinyTask())
+
+
+def test_what_a_kill_before_the_first_checkpoint_leaves_does_not_keep_the_run_from_starting(tmp_path: Path) -> None:
+    """Neither its metrics nor the best weights so far are the model of a finished run."""
+    evaluated = {"evaluation__every_steps": 2, "data__eval_split": "val", "checkpoint__save_best": True}
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny_arguments(tmp_path, checkpoint__every_steps=9, **evaluated), StoppingTask(7, "kill"))
+    assert CheckpointStore(tmp_path).best() is not None and not CheckpointStore(tmp_path).step_folders()
+    assert run(tmp_path, **evaluated).step == 12
