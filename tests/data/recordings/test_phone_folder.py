@@ -10,7 +10,7 @@ import pytest
 
 from helpers.frames_on_disk import save
 from helpers.recordings import DEPTH, confidence, encoded, metres, millimetres, picture, record3d_metadata
-from helpers.videos import write_video
+from helpers.videos import turn, write_video
 from m33d_hf.data.depth.calibration import Camera, read_calibration
 from m33d_hf.data.files.files import read_map
 from m33d_hf.data.recordings.importing import import_recording
@@ -117,6 +117,27 @@ def test_frames_that_a_phone_dropped_are_gaps_in_the_times_of_its_video(tmp_path
     rows = (tmp_path / "out/frames.csv").read_text().split()[1:]
     assert [int(row.split(",")[0]) for row in rows] == list(range(6))
     assert [float(row.split(",")[1]) for row in rows] == pytest.approx([stamp / 40 for stamp in stamps])
+
+
+def test_a_video_that_is_to_be_turned_is_refused(tmp_path: Path):
+    """Its pictures would be upright, and its depth as the sensor lies."""
+    turn(write_video(tmp_path / "rgb.mp4", 2, size=(48, 64)))
+    for number in range(2):
+        save(tmp_path / f"depth/{number:06d}.png", millimetres(number))
+    (tmp_path / "camera_matrix.csv").write_text("52.0, 0.0, 31.0\n0.0, 51.0, 23.5\n0.0, 0.0, 1.0\n")
+    with pytest.raises(CorruptFileError, match=r"rgb\.mp4: is to be turned .*-display_rotation 0"):
+        PhoneFolder(tmp_path, ImportOptions())
+
+
+@pytest.mark.parametrize("calibrated", [True, False])
+def test_depth_that_lies_otherwise_than_its_picture_is_refused(tmp_path: Path, calibrated: bool):
+    source = write_export(tmp_path, sure=False)
+    for number in range(3):
+        save(source / f"depth/{number}.png", np.ascontiguousarray(millimetres(number).T))
+    if not calibrated:
+        (source / "metadata.json").unlink()
+    with pytest.raises(CorruptFileError, match=r"depth of 24 x 32 .*pictures of 64 x 48: it cannot show their view"):
+        PhoneFolder(source, ImportOptions())
 
 
 def read_map_mean(path: Path) -> float:
