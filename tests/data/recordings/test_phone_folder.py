@@ -16,7 +16,7 @@ from m33d_hf.data.files.files import read_map
 from m33d_hf.data.recordings.importing import import_recording
 from m33d_hf.data.recordings.phone_folder import PhoneFolder
 from m33d_hf.data.recordings.recording import ImportOptions
-from m33d_hf.errors import CorruptFileError, DataError
+from m33d_hf.errors import ConfigError, CorruptFileError, DataError
 from m33d_hf.modeling.video_reading_m33d import probe_video
 
 
@@ -167,3 +167,29 @@ def test_folders_of_another_kind(tmp_path: Path):
     (source / "metadata.json").write_text("{}")
     with pytest.raises(CorruptFileError, match=r"intrinsics are not usable"):
         import_recording(source, tmp_path / "out", say=quiet)
+
+
+def test_two_folders_of_one_name_are_not_mixed(tmp_path: Path):
+    """Monday's and Tuesday's recordings of one camera; maps of floats have the same size in both."""
+    monday, tuesday = (write_export(tmp_path / day / "cam0", 2, "float32") for day in ("monday", "tuesday"))
+    for number in range(2):
+        save(tuesday / f"depth/{number}.npy", metres(number + 5))
+    output = tmp_path / "FRAMES/cam0"
+    assert import_recording(monday, output, say=quiet).written == 2
+    kept = (output / "frames.csv").read_text(), read_map(output / "depth/000001.png")
+    with pytest.raises(ConfigError, match=r"FRAMES/cam0 holds another import \(content: "):
+        import_recording(tuesday, output, say=quiet)
+    assert (output / "frames.csv").read_text() == kept[0]
+    assert np.array_equal(read_map(output / "depth/000001.png"), kept[1])
+    (monday / ".DS_Store").write_text("of a file browser")
+    monday.parent.rename(tmp_path / "elsewhere")
+    assert import_recording(tmp_path / "elsewhere/cam0", output, say=quiet).already_there == 2
+    write_export(monday, 3, "float32")
+    with pytest.raises(ConfigError, match="content: "):
+        import_recording(monday, output, say=quiet)
+
+
+def test_an_output_inside_its_recording_goes_on(tmp_path: Path):
+    source = write_export(tmp_path / "cam0", 2)
+    assert import_recording(source, source / "out", say=quiet).written == 2
+    assert import_recording(source, source / "out", say=quiet).already_there == 2
