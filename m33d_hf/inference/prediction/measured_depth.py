@@ -276,9 +276,9 @@ def depth_folder(options: PredictionOptions, processor: Any, needed: bool) -> De
             "are stored; leave it or --calibration out."
         )
     folder, output = Path(options.depth), Path(options.output)
-    how = {"align": options.depth_align, "orientation": options.depth_orientation}
-    more = {"inputs": options.input, "calibration": options.calibration}
-    return DepthFolder(folder, options.depth_unit, processor, needed, output, **how, **more)
+    how: dict[str, Any] = {"align": options.depth_align, "orientation": options.depth_orientation}
+    how |= {"inputs": options.input, "calibration": options.calibration}
+    return DepthFolder(folder, options.depth_unit, processor, needed, output, **how)
 
 
 def depth_rules(options: PredictionOptions) -> Mapping[str, Any]:
