@@ -35,7 +35,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--tiles", action="store_true", help="cut pictures larger than the model's input into overlapping tiles")
     add("--tile_overlap", type=float, default=0.25, help="share of a tile in common with the next (default 0.25)")
     add("--intrinsics", type=float, nargs=4, metavar=("FX", "FY", "CX", "CY"), help="of the pictures, for points")
-    add("--calibration", type=Path, help="file with the colour camera's intrinsics, for points (docs/cameras.md)")
+    camera = "file with the colour camera's intrinsics, for points; with --depth, of both cameras, to register the maps"
+    add("--calibration", type=Path, help=f"{camera} as in training, or none (docs/cameras.md)")
     add("--field_of_view", type=float, default=60.0, help="degrees across the longer side, without both (default 60)")
     add("--kind", default="auto", help="of depth: metric, inverse, relative, or auto (from the configuration)")
     add("--depth", type=Path, help="folder of measured depth named as pictures or videos, for models that see it")

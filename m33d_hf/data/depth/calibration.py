@@ -41,6 +41,7 @@ _RANGES = {
 _INTEGERS = ("width", "height")
 _RIGID = 1e-3  # how far R R^T may be from the identity: files print few digits
 _FARTHEST = 1.0  # metres between two cameras of one device; more is millimetres
+_SAME_PIXEL, _SAME_PLACE = 0.1, 1e-4  # pixels of depth; metres and radians
 IDENTITY = ((1.0, 0.0, 0.0, 0.0), (0.0, 1.0, 0.0, 0.0), (0.0, 0.0, 1.0, 0.0), (0.0, 0.0, 0.0, 1.0))
 
 
@@ -125,6 +126,14 @@ class Calibration:
     def matrix(self) -> np.ndarray:
         """(4, 4) float64 of `depth_to_color`."""
         return np.array(self.depth_to_color, np.float64)
+
+    @property
+    def shows_one_view(self) -> bool:
+        """Whether depth lies as the picture does but for its size, so that registering it would only resize it."""
+        seen = self.color.resized(*self.depth.size)
+        names = ("fx", "fy", "cx", "cy")
+        apart = max(abs(getattr(seen, name) - getattr(self.depth, name)) for name in names)
+        return apart < _SAME_PIXEL and bool(np.abs(self.matrix - np.array(IDENTITY)).max() < _SAME_PLACE)
 
     def require_sizes(self, color: tuple[int, int] | None, depth: tuple[int, int] | None, where: str) -> None:
         """Compare with the (height, width) of files.

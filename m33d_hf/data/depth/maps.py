@@ -401,8 +401,8 @@ def read_sidecar_spec(
     stated = {name: value for name, value in options.items() if value is not None}
     check_depth_options(stated)
     place = spec_folder(root) or root
-    written = read_spec_file(place)
-    if written is None:
+    said = stated_fields(place)
+    if said is None:
         if kind is None and scale is None and unit is None:
             raise ConfigError(_how_to_state(root))
         if unit is scale is None and kind == "metric":
@@ -411,11 +411,7 @@ def read_sidecar_spec(
                 f"--data.options.depth_unit (such as millimetre) or depth_scale, or write {root / SPEC_FILE}."
             )
         return _spec_from(stated)
-    said = {name: value for name, value in written.items() if name not in _EXTRA_KEYS}
-    try:
-        spec = _spec_from(said)
-    except ConfigError as error:
-        raise ConfigError(f"{place / SPEC_FILE}: {error}") from error
+    spec = _spec_from(said)
     if said.get("unit") is said.get("scale") is None:
         # It leaves the unit open, and the kind if it states none either: a unit alone says that depth is metric.
         left_open = ("unit", "scale") if "kind" in said else ("kind", "unit", "scale")
@@ -433,6 +429,28 @@ def read_sidecar_spec(
             )
     loose = {name: stated[name] for name in ("min_depth", "max_depth", "invalid_values") if name in stated}
     return replace(spec, **loose)
+
+
+def stated_fields(root: Path) -> dict[str, Any] | None:
+    """What depth_spec.json states of a `DepthSpec`, by its fields, without what it leaves open; None without a file.
+
+    Raises:
+        ConfigError: as `read_spec_file`, or it is not a DepthSpec.
+    """
+    written = read_spec_file(root)
+    if written is None:
+        return None
+    said = {name: value for name, value in written.items() if name not in _EXTRA_KEYS}
+    try:
+        _spec_from(said)
+    except ConfigError as error:
+        raise ConfigError(f"{root / SPEC_FILE}: {error}") from error
+    return said
+
+
+def invalid_values_of(kind: str) -> tuple[float, ...]:
+    """Stored values that mean "nothing here" where a depth_spec.json says the kind alone."""
+    return _INVALID_VALUES[kind]
 
 
 def read_spec_file(root: Path) -> dict[str, Any] | None:

@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from m33d_hf.data.depth.units import reciprocal_hint
+from m33d_hf.data.names import composed
 from m33d_hf.errors import ConfigError, DepthUnitError
 from m33d_hf.modeling.depth_spec_m33d import DepthSpec, check_spec_field, listed
 
@@ -99,7 +100,8 @@ class DepthOptions:
 
 def _matches(sequence: str, pattern: object) -> bool:
     """Whether a pattern means a sequence; its own name does, also where brackets in it are a pattern of another."""
-    return sequence == str(pattern) or fnmatchcase(sequence, str(pattern))
+    name, wanted = composed(sequence), composed(str(pattern))
+    return name == wanted or fnmatchcase(name, wanted)
 
 
 def _entry(stated: Any, sequence: str) -> tuple[str | None, Any]:

@@ -104,6 +104,7 @@ def detect_depth(
     options: DepthOptions | None = None,
     max_files: int = MAX_FILES,
     where: str | Path = "",
+    written: Mapping[str, tuple[str, DepthOptions]] | None = None,
 ) -> Detection:
     """Decide from a sample how the depth files of one data set are decoded.
 
@@ -111,6 +112,8 @@ def detect_depth(
         sequences: name -> depth files in a fixed order; at most `max_files`, spread over the sequences, are read.
         options: what the user states. A given unit is used, but still refused if it is implausible.
         where: the folder of the data, for the log.
+        written: sequence -> (the file beside its depth that says what the values mean, for the log; what it says),
+            which holds there instead of `options`.
 
     Raises:
         DepthUnitError: 8-bit display depth, or values of unknown meaning, without a stated unit; two units that are
@@ -123,12 +126,14 @@ def detect_depth(
     if not any(sequences.values()):
         raise DataError("there are no depth files to check")
     options.require_known(sequences)
-    groups: dict[tuple[str | None, DepthOptions], dict[str, Sequence[Path]]] = {}
+    groups: dict[tuple[str | None, DepthOptions, str], dict[str, Sequence[Path]]] = {}
     for name, files in sequences.items():
         if files:
-            groups.setdefault(options.of_sequence(name), {})[name] = files
+            of_file = (written or {}).get(name)
+            key = (*options.of_sequence(name), "the options") if of_file is None else (*of_file, of_file[0])
+            groups.setdefault(key, {})[name] = files
     most = max(1, max_files // len(groups))
-    found = {key: _detect_group(files, key[1], most, where) for key, files in groups.items()}
+    found = {key: _detect_group(files, key[1], most, where, key[2]) for key, files in groups.items()}
     largest = max(groups, key=lambda key: sum(len(files) for files in groups[key].values()))
     others = {name: found[key] for key, files in groups.items() if key != largest for name in files}
     kinds = {detection.spec.kind for detection in found.values()}
@@ -144,16 +149,16 @@ def detect_depth(
 
 
 def _detect_group(
-    sequences: Mapping[str, Sequence[Path]], options: DepthOptions, max_files: int, where: str | Path
+    sequences: Mapping[str, Sequence[Path]], options: DepthOptions, max_files: int, where: str | Path, by: str
 ) -> Detection:
-    """Sequences of which the same is stated, or nothing."""
+    """Sequences of which the same is stated (by whom, `by` says for the log), or nothing."""
     chosen = spread_over(sequences, max_files)
     total = sum(len(files) for files in sequences.values())
     looked, problems = look_at(chosen)
     if not looked:
         raise DataError(f"none of {len(chosen)} depth files could be read; the first: {problems[0]}")
     refuse_foreign_numbers(looked, options.kind)
-    guess = _settle_spec(looked, options)
+    guess = _settle_spec(looked, options, by)
     spec = guess.spec
     notes: list[str] = []
     if spec.kind == "metric":
@@ -200,7 +205,7 @@ def _check_of(spec: DepthSpec, looked: Sequence[Looked], pooled: Sequence[np.nda
     return DepthCheck(spec, looked[0].figures.integer, min(typical), middle, max(typical))
 
 
-def _settle_spec(looked: Sequence[Looked], options: DepthOptions) -> _Guess:
+def _settle_spec(looked: Sequence[Looked], options: DepthOptions, by: str) -> _Guess:
     figures = looked[0].figures
     invalid = options.invalid_values
     if invalid is None:
@@ -216,7 +221,7 @@ def _settle_spec(looked: Sequence[Looked], options: DepthOptions) -> _Guess:
         max_depth=options.max_depth,
     )
     if options.states_meaning and not (spec.kind == "metric" and options.unit is options.scale is None):
-        return _Guess(spec, "as given by the options", {})
+        return _Guess(spec, f"as given by {by}", {})
     # The bounds wait until the unit is known: a wrong unit must not hide behind them.
     free = replace(spec, min_depth=None, max_depth=None)
     if not any(np.isfinite(free.decode(each.figures.values)).any() for each in looked):

@@ -33,9 +33,11 @@ from m33d_hf.data.files.files import decode_map, load_rgb
 from m33d_hf.data.files.json_objects import read_json_object
 from m33d_hf.data.files.skips import FILE_NAME, SkippedList, unreadable
 from m33d_hf.data.plural import plural
+from m33d_hf.data.recordings.contents import content_digest
 from m33d_hf.data.recordings.formats import open_recording
 from m33d_hf.data.recordings.recording import Content, ImportOptions, PendingFrame, Recording, picture_suffix
-from m33d_hf.errors import ConfigError, CorruptFileError, DataError
+from m33d_hf.data.walking import files_ending
+from m33d_hf.errors import ConfigError, CorruptFileError, DataError, first_line
 
 RECORD, FRAMES, SPEC = "import.json", "frames.csv", "depth_spec.json"  # the first two: also `videos.recorded_times`
 _RULES = ("every", "min_confidence", "color_topic", "depth_topic", "max_difference")
@@ -117,7 +119,7 @@ def _claim(source: Path, output: Path, options: ImportOptions) -> None:
     state = source.stat()
     settings = asdict(options)
     own = {"recording": source.name, "bytes": state.st_size if source.is_file() else None}
-    own |= {name: settings[name] for name in _RULES}
+    own |= {name: settings[name] for name in _RULES} | {"content": _content(source, output)}
     if not path.exists():
         if output.is_dir() and any(entry.name[0] != "." for entry in output.iterdir()):
             raise ConfigError(f"--output {output} holds files, and no {RECORD} of an import; choose an empty folder.")
@@ -127,12 +129,31 @@ def _claim(source: Path, output: Path, options: ImportOptions) -> None:
         before = read_json_object(path)
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path} cannot be read ({error}); choose another --output, or remove this one.") from error
+    before.setdefault("content", own["content"])  # an earlier version took no note of it, and is believed
     differing = [f"{name}: {before.get(name)} there, {own[name]} now" for name in own if before.get(name) != own[name]]
     if differing:
         raise ConfigError(
             f"{output} holds another import ({'; '.join(differing)}). Choose another --output for it, or repeat the "
             "earlier command to continue."
         )
+
+
+def _content(source: Path, output: Path) -> str:
+    """Digest of a recording's files, by which one is told from another of the same name: monday/cam0, tuesday/cam0.
+
+    Raises:
+        CorruptFileError: a file that cannot be read. DataError: a folder.
+    """
+    inside = output.resolve()
+    parts = [source] if source.is_file() else sorted(each for each in source.iterdir() if each.name[0] != ".")
+    files = [file for part in parts for file in ([part] if part.is_file() else files_ending(part))]
+    named = [
+        (file.relative_to(source.parent).as_posix(), file) for file in files if inside not in file.resolve().parents
+    ]
+    try:
+        return content_digest(named)
+    except OSError as error:
+        raise CorruptFileError(source, f"has a file that cannot be read ({first_line(error)})") from error
 
 
 class _Import:

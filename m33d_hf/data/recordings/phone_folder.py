@@ -28,6 +28,7 @@ from m33d_hf.data.recordings.recording import (
     Content,
     ImportOptions,
     PendingFrame,
+    refuse_other_view,
     stored_picture,
     with_confidence,
 )
@@ -47,8 +48,9 @@ class PhoneFolder:
     """See the module's text.
 
     Raises:
-        CorruptFileError: no such folder, a calibration that cannot be read, or a video cut short by an unknown number
-            of frames whose depth counts from 1.
+        CorruptFileError: no such folder, a calibration that cannot be read, a video that is to be turned, depth of
+            another aspect ratio than the picture, or a video cut short by an unknown number of frames whose depth
+            counts from 1.
     """
 
     def __init__(self, path: Path, options: ImportOptions) -> None:
@@ -60,6 +62,13 @@ class PhoneFolder:
         count = 0
         if self._video:
             info = cached_info(path / self._video)
+            if info.orientation != 1:
+                raise CorruptFileError(
+                    path / self._video,
+                    f"is to be turned (EXIF's orientation {info.orientation}), and nothing says whether its depth and "
+                    "intrinsics are. If they are as the video stores its pictures, take the turn out: ffmpeg "
+                    f"-display_rotation 0 -i {self._video} -c copy upright.mp4, and name that {self._video}",
+                )
             count, lost = info.num_frames, frames_lost_at_the_end(info.lacks, info.num_frames)
             if first := first_number(self._depth, path / self._video, count, lost):
                 self._depth = {number - first: file for number, file in self._depth.items()}
@@ -74,7 +83,15 @@ class PhoneFolder:
                 f"there are {plural(len(pictures), 'picture')} and "
                 f"{plural(len(self._depth), 'depth map')}",
             )
+        self._refuse_other_view(self._numbers[0])
         self.about = self._about(len(pictures))
+
+    def _refuse_other_view(self, number: int) -> None:
+        try:
+            color, depth = self._size_of_color(number), size_and_orientation(self._depth[number])[:2]
+        except CorruptFileError:
+            return  # counted and listed where the frame is read
+        refuse_other_view(self._depth[number], depth, color)
 
     def _about(self, pictures: int) -> About:
         metadata = next((self.path / name for name in _METADATA if (self.path / name).is_file()), None)
@@ -102,11 +119,7 @@ class PhoneFolder:
 
     def _calibration(self, metadata: Path | None, values: dict[str, Any]) -> Calibration | None:
         first = self._numbers[0]
-        if self._video:
-            info = cached_info(self.path / self._video)
-            height, width = info.height, info.width
-        else:
-            height, width = size_and_orientation(self._color[first])[:2]
+        height, width = self._size_of_color(first)
         if metadata is not None:
             fx, fy, cx, cy = intrinsics_of(values)
         elif (self.path / _MATRIX).is_file():
@@ -117,6 +130,12 @@ class PhoneFolder:
             return None
         camera = Camera(width, height, fx, fy, cx, cy)
         return Calibration(camera, camera.resized(*size_and_orientation(self._depth[first])[:2]))
+
+    def _size_of_color(self, number: int) -> tuple[int, int]:
+        if self._video:
+            info = cached_info(self.path / self._video)
+            return info.height, info.width
+        return size_and_orientation(self._color[number])[:2]
 
     def frames(self) -> Iterator[PendingFrame]:
         """See `Recording`."""

@@ -24,6 +24,7 @@ from m33d_hf.data.recordings.recording import (
     Content,
     ImportOptions,
     PendingFrame,
+    refuse_other_view,
     stored_picture,
     with_confidence,
 )
@@ -40,7 +41,7 @@ class Record3DRecording:
     """See the module's text.
 
     Raises:
-        CorruptFileError: no zip, or one of another kind.
+        CorruptFileError: no zip, one of another kind, or depth of another aspect ratio than the picture.
         MissingDependencyError: without pyliblzfse.
     """
 
@@ -76,6 +77,7 @@ class Record3DRecording:
 
     def _about(self) -> About:
         color = self._size("h", "w")
+        refuse_other_view(self.path, self.depth_size, color)
         poses = self.metadata.get("poses") or []
         announced = max(len(self.stamps), len(poses)) or len(self._numbers)
         rate = self.metadata.get("fps")

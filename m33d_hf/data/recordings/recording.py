@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from m33d_hf.data.depth.calibration import Calibration
+from m33d_hf.data.depth.shapes import same_shape
 from m33d_hf.errors import ConfigError, CorruptFileError
 from m33d_hf.modeling.depth_spec_m33d import DepthSpec
 from m33d_hf.modeling.picture_files_m33d import decode_picture
@@ -129,6 +130,20 @@ def stored_picture(path: Path, data: bytes) -> tuple[bytes | np.ndarray, tuple[i
         raise CorruptFileError(path, f"is to be turned by its EXIF orientation ({lies}); save it upright")
     size = (pixels.shape[0], pixels.shape[1])
     return (data if data.startswith((_JPEG, _PNG)) else np.ascontiguousarray(pixels)), size
+
+
+def refuse_other_view(where: Path, depth: tuple[int, int], color: tuple[int, int]) -> None:
+    """Refuse depth that cannot show its picture's whole view, by (height, width): one of the two is turned, or cropped.
+
+    Raises:
+        CorruptFileError: their aspect ratios differ.
+    """
+    if not same_shape(depth, color):
+        raise CorruptFileError(
+            where,
+            f"has depth of {depth[1]} x {depth[0]} (width x height), but pictures of {color[1]} x {color[0]}: it "
+            "cannot show their view. Is one of the two turned or cropped? Export both alike",
+        )
 
 
 def picture_suffix(color: bytes | np.ndarray) -> str:

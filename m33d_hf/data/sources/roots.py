@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from m33d_hf.data.names import composed
 from m33d_hf.data.plural import plural
 from m33d_hf.data.source import Source, Unpaired
 from m33d_hf.data.sources.frames.frames import FrameSource
@@ -83,8 +84,10 @@ def held_out(validation: Any, names: Mapping[str, Path]) -> dict[str, list[str] 
     """
     words = validation.split(",") if isinstance(validation, str) else [str(word) for word in validation]
     held: dict[str, list[str] | None] = {name: [] for name in names}
+    spelled = {composed(name): name for name in names}
     for word in filter(None, (word.strip().strip("/") for word in words)):
         name, _, sequence = word.partition("/")
+        name = name if name in names else spelled.get(composed(name), name)
         if name not in names:
             raise ConfigError(
                 f"validation names {word!r}; with several folders write FOLDER or FOLDER/SEQUENCE, where FOLDER is one "

@@ -8,22 +8,19 @@ it is no JSON, and is left out. Earlier versions wrote absolute paths, and no co
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from m33d_hf.data.depth.sampling import evenly_spaced
 from m33d_hf.data.plural import plural
+from m33d_hf.data.recordings.contents import content_digest
 from m33d_hf.errors import ConfigError
 from m33d_hf.inference.output_folders.results_of import has_results
 from m33d_hf.modeling.video_reading_m33d import frame_files
 
 RECORD_FILE = "inputs.jsonl"
-_LOOKED_INTO = 16  # frames of a folder, evenly spread; of all of them name and size are compared
-_BLOCK = 1 << 14
 
 
 class RecordedInput(NamedTuple):
@@ -144,19 +141,10 @@ def _has_changed(output: Path, known: RecordedInput) -> bool:
 
 
 def _content(source: str) -> str | None:
-    """Digest of the name and size of a file, or of all frames of a folder, and of a few bytes in the middle.
-
-    Nothing of when a file was written: copies need not keep that. None where it cannot be read.
-    """
+    """`content_digest` of a file, or of all frames of a folder; None where it cannot be read."""
     path = Path(source)
     try:
         files = frame_files(path) if path.is_dir() else [path]
-        sizes = {file: file.stat().st_size for file in files}
-        state = hashlib.sha256(repr([(file.name, size) for file, size in sizes.items()]).encode())
-        for file in evenly_spaced(files, _LOOKED_INTO):
-            with file.open("rb") as stream:
-                stream.seek(max(0, (sizes[file] - _BLOCK) // 2))
-                state.update(stream.read(_BLOCK))
+        return content_digest([(file.name, file) for file in files])
     except OSError:
         return None
-    return state.hexdigest()[:32]

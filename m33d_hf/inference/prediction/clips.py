@@ -18,6 +18,7 @@ from m33d_hf.data.sources.videos.files import VideoFile
 from m33d_hf.errors import ConfigError, DataError
 from m33d_hf.inference.loading import load_model, load_video_processor, model_digest, usable_device
 from m33d_hf.inference.prediction.base import FrameSink, PredictionTask
+from m33d_hf.inference.prediction.depth_beside import UNREGISTERED
 from m33d_hf.inference.prediction.files.tables import gather, write_rows
 from m33d_hf.inference.prediction.files.video_files import write_video_file
 from m33d_hf.inference.prediction.inputs import Item
@@ -51,7 +52,7 @@ class ClipTask(PredictionTask):
     """Files of a clip classifier's predictions."""
 
     task = "clips"
-    reads_options = frozenset({"top_k", "clips"})
+    reads_options = frozenset({"top_k", "clips", "calibration"})
     reads_clips = True
     known: Mapping[str, str] = {
         "classes": "CSV, the likeliest classes of every video; ../classes.csv has them all",
@@ -61,6 +62,12 @@ class ClipTask(PredictionTask):
 
     def __init__(self, options: PredictionOptions, local_rank: int = 0) -> None:
         super().__init__(options)
+        if options.calibration is not None and str(options.calibration) != UNREGISTERED:
+            raise ConfigError(
+                f"--calibration {options.calibration} registers maps of pictures, and this model sees clips: store "
+                f"their depth registered and pass --calibration {UNREGISTERED}, or use a model of phases "
+                "(scripts/detect_actions.py --options calibration=FILE)."
+            )
         self.device = usable_device(options.device, local_rank)
         self.model = load_model(options.model, "clips", options.trust_remote_code).to(self.device).eval()
         refuse_unusable_depth(options, self.model, reads_maps=True)

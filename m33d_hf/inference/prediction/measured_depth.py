@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from m33d_hf.data.depth.calibration import Calibration
 from m33d_hf.data.depth.holes import HoleCount
 from m33d_hf.data.depth.maps import (
     DepthMaps,
@@ -20,6 +21,7 @@ from m33d_hf.data.depth.maps import (
     spec_folder,
     states,
 )
+from m33d_hf.data.depth.registration import register_depth
 from m33d_hf.data.depth.shapes import same_shape
 from m33d_hf.data.depth.stores import read_picture_scale
 from m33d_hf.data.files.files import MAP_SUFFIXES, load_map
@@ -28,9 +30,10 @@ from m33d_hf.data.plural import plural
 from m33d_hf.data.sample import RGBDSample, holes_of
 from m33d_hf.data.sources.frames.orientation import as_the_picture_lies
 from m33d_hf.errors import ConfigError, DataError
-from m33d_hf.inference.prediction.depth_beside import FramePairs
+from m33d_hf.inference.prediction.depth_beside import FramePairs, MapCalibrations
 from m33d_hf.inference.prediction.inputs import Item
 from m33d_hf.inference.prediction.options import PredictionOptions
+from m33d_hf.modeling.depth_input_m33d import decoded
 from m33d_hf.modeling.depth_m33d import resize_depth
 from m33d_hf.modeling.depth_spec_m33d import DepthSpec
 from m33d_hf.modeling.processor_options_m33d import spec_of
@@ -51,9 +54,11 @@ class DepthFolder:
         orientation: of --depth_orientation, for maps of pictures that EXIF says to turn.
         output: folder of the predictions, for the list.
         inputs: of the prediction; a recording's pictures and maps lie beside each other in it.
+        calibration: of --calibration, by which maps of pictures are registered; see `MapCalibrations`.
 
     Raises:
-        ConfigError: no such folder, or depth of a kind or unit that contradicts what is known of it.
+        ConfigError: no such folder, depth of a kind or unit that contradicts what is known of it, or a calibration
+            beside the maps that nothing is said of.
     """
 
     def __init__(
@@ -66,6 +71,7 @@ class DepthFolder:
         align: str = "refuse",
         orientation: str = "refuse",
         inputs: Sequence[str] = (),
+        calibration: Path | None = None,
     ) -> None:
         self.folder = folder.expanduser()
         if not self.folder.is_dir():
@@ -76,6 +82,9 @@ class DepthFolder:
         self._specs: dict[Path, DepthSpec | None] = {}
         self._upright: set[Path] = set()  # of `_specs`, folders whose maps are stated to lie as upright pictures do
         self._stated(self.folder)
+        self._calibrations = MapCalibrations(self.folder, calibration)
+        if calibration is None:
+            self._calibrations.of(self.folder)
         self._counting = threading.Lock()
         self.used = self.lacking = 0
         self.holes = HoleCount()
@@ -150,9 +159,11 @@ class DepthFolder:
 
         Raises:
             ConfigError: nobody says what the values mean.
-            DataError: the depth exists twice, or there is none where it is needed.
+            DataError: the depth exists twice, or there is none where it is needed; or a calibration beside it says
+                that it is of another camera, and nothing is said of that.
         """
         place = (self.folder / item.name).parent
+        self._calibration_below(self.folder / item.name)  # which is not passed over
         found = find_depth_maps(self.folder, item.name, self._stated_below(place) or self._spec())
         if found is None:
             self._lacks(item)
@@ -171,12 +182,49 @@ class DepthFolder:
     def _read_map(self, path: Path, size: tuple[int, int], lies: int) -> dict[str, Any]:
         values, own = load_map(path)
         stated = self._stated_below(path.parent)
+        if (calibration := self._calibration_below(path.parent)) is not None:
+            return {"depth": self._registered(path, values, size, lies, stated, calibration)}
         if own == 1 and path.parent not in self._upright:
             values = as_the_picture_lies(values, path, lies, size, self._orientation, "--depth_orientation")
         values = self._sized(path, values, size)
         if stated is not None:
             return {"depth": decode_depth(np.asarray(values), stated, read_picture_scale(path))}
         return {"depth": values} if self._unit is None else {"depth": values, "depth_unit": self._unit}
+
+    def _calibration_below(self, folder: Path) -> Calibration | None:
+        """As `_stated_below`, of the calibration."""
+        try:
+            return self._calibrations.of(folder)
+        except ConfigError as error:
+            raise DataError(str(error)) from error
+
+    def _registered(
+        self,
+        path: Path,
+        values: np.ndarray,
+        size: tuple[int, int],
+        lies: int,
+        stated: DepthSpec | None,
+        calibration: Calibration,
+    ) -> np.ndarray:
+        """A map in metres, as the picture's camera would see it: as `FrameReader` registers it in training."""
+        if lies != 1:
+            raise DataError(
+                f"the picture of {path} is to be turned by its EXIF orientation ({lies}), but a calibration refers to "
+                "pictures as they are stored. Save the pictures upright, with the calibration of the upright pictures"
+            )
+        spec = stated or (self._known if self._unit is None else DepthSpec(unit=self._unit))
+        if stated is not None:
+            metres = decode_depth(np.asarray(values), stated, read_picture_scale(path))
+        else:
+            metres = decoded(np.asarray(values), None if spec is None else spec.to_dict())  # as the processor does
+        if spec is not None and spec.kind != "metric":
+            raise DataError(f"{path} has no unit, but a calibration needs depth in metres")
+        try:
+            calibration.require_sizes(size, (metres.shape[0], metres.shape[1]), str(path))
+        except ConfigError as error:
+            raise DataError(str(error)) from error
+        return register_depth(metres, calibration)
 
     def _sized(self, path: Path, values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         """A map as it is stored, at the picture's size: by the nearest pixel, as data.options.align has it."""
@@ -219,10 +267,18 @@ class DepthFolder:
 def depth_folder(options: PredictionOptions, processor: Any, needed: bool) -> DepthFolder | None:
     """The folder of `--depth`, None without it; arguments and errors as those of the class."""
     if options.depth is None:
+        if options.calibration is not None:
+            raise ConfigError(f"--calibration {options.calibration} registers the maps of --depth; pass both, or none.")
         return None
+    if options.calibration is not None and options.depth_orientation != "refuse":
+        raise ConfigError(
+            f"--depth_orientation {options.depth_orientation} turns maps, but a calibration refers to pictures as they "
+            "are stored; leave it or --calibration out."
+        )
     folder, output = Path(options.depth), Path(options.output)
-    how = {"align": options.depth_align, "orientation": options.depth_orientation}
-    return DepthFolder(folder, options.depth_unit, processor, needed, output, **how, inputs=options.input)
+    how: dict[str, Any] = {"align": options.depth_align, "orientation": options.depth_orientation}
+    how |= {"inputs": options.input, "calibration": options.calibration}
+    return DepthFolder(folder, options.depth_unit, processor, needed, output, **how)
 
 
 def depth_rules(options: PredictionOptions) -> Mapping[str, Any]:
@@ -231,6 +287,8 @@ def depth_rules(options: PredictionOptions) -> Mapping[str, Any]:
     # Left out where it is as it always was, so that folders of earlier versions can be continued.
     rules = {"depth_align": options.depth_align, "depth_orientation": options.depth_orientation}
     changed = {name: rule for name, rule in rules.items() if rule != "refuse"}
+    if options.calibration is not None:
+        changed["depth_calibration"] = str(options.calibration)
     return {"depth": depth, "depth_unit": options.depth_unit, **changed}
 
 

@@ -29,7 +29,8 @@ class PredictionOptions:
         save: kinds of output; empty for those that suit the task and the input.
         flip, tiles, tile_overlap: see `ViewOptions`.
         intrinsics: fx, fy, cx, cy of the pictures, in pixels, for point clouds.
-        calibration: file with the intrinsics of the colour camera instead.
+        calibration: file with the intrinsics of the colour camera instead; with `depth`, the one by which maps of
+            pictures are registered (a name, looked for beside the maps, or a path), or `none`: maps as they are stored.
         field_of_view: degrees across the longer side of pictures, assumed without either.
         kind: of depth: metric, inverse, relative, or auto = as the model's configuration says.
         depth: folder of measured depth, files named as the pictures, for reconstructions and for segmentation by a

@@ -61,6 +61,7 @@ class ReconstructionTask(PredictionTask):
     }
     usual_pictures = ("pictures",)
     usual_videos = ("videos",)
+    reads_options = frozenset({"calibration"})
 
     def __init__(self, options: PredictionOptions, local_rank: int = 0) -> None:
         super().__init__(options)

@@ -47,7 +47,7 @@ class SegmentationTask(PredictionTask):
     """Files of a segmentation model's predictions."""
 
     task = "segmentation"
-    reads_options = frozenset({"flip", "tiles", "tile_overlap"})
+    reads_options = frozenset({"flip", "tiles", "tile_overlap", "calibration"})
     known: Mapping[str, str] = {
         "labels": "PNG of class numbers, with a palette (255: not seen by the model); ../classes.csv names them",
         "pictures": "PNG, the picture with the classes' colours over it, and their names",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -118,3 +119,13 @@ def test_resizing_keeps_rays():
         (camera.fy * y / z + camera.cy, half.fy * y / z + half.cy, 720, 360),
     ):
         assert (full + 0.5) / length == pytest.approx((part + 0.5) / small)
+
+
+def test_depth_that_only_needs_resizing_shows_one_view():
+    color = Camera(1920, 1440, 1400.0, 1390.0, 955.0, 722.0)
+    depth = color.resized(192, 256)
+    assert Calibration(color, depth).shows_one_view and Calibration(color, color).shows_one_view
+    moved = tuple(tuple(0.02 if (i, j) == (0, 3) else float(i == j) for j in range(4)) for i in range(4))
+    assert not Calibration(color, depth, moved).shows_one_view
+    assert not Calibration(color, replace(depth, cx=depth.cx + 1)).shows_one_view
+    assert not Calibration(color, replace(depth, fx=depth.fx * 1.1)).shows_one_view

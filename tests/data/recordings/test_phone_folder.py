@@ -10,13 +10,13 @@ import pytest
 
 from helpers.frames_on_disk import save
 from helpers.recordings import DEPTH, confidence, encoded, metres, millimetres, picture, record3d_metadata
-from helpers.videos import write_video
+from helpers.videos import turn, write_video
 from m33d_hf.data.depth.calibration import Camera, read_calibration
 from m33d_hf.data.files.files import read_map
 from m33d_hf.data.recordings.importing import import_recording
 from m33d_hf.data.recordings.phone_folder import PhoneFolder
 from m33d_hf.data.recordings.recording import ImportOptions
-from m33d_hf.errors import CorruptFileError, DataError
+from m33d_hf.errors import ConfigError, CorruptFileError, DataError
 from m33d_hf.modeling.video_reading_m33d import probe_video
 
 
@@ -119,6 +119,27 @@ def test_frames_that_a_phone_dropped_are_gaps_in_the_times_of_its_video(tmp_path
     assert [float(row.split(",")[1]) for row in rows] == pytest.approx([stamp / 40 for stamp in stamps])
 
 
+def test_a_video_that_is_to_be_turned_is_refused(tmp_path: Path):
+    """Its pictures would be upright, and its depth as the sensor lies."""
+    turn(write_video(tmp_path / "rgb.mp4", 2, size=(48, 64)))
+    for number in range(2):
+        save(tmp_path / f"depth/{number:06d}.png", millimetres(number))
+    (tmp_path / "camera_matrix.csv").write_text("52.0, 0.0, 31.0\n0.0, 51.0, 23.5\n0.0, 0.0, 1.0\n")
+    with pytest.raises(CorruptFileError, match=r"rgb\.mp4: is to be turned .*-display_rotation 0"):
+        PhoneFolder(tmp_path, ImportOptions())
+
+
+@pytest.mark.parametrize("calibrated", [True, False])
+def test_depth_that_lies_otherwise_than_its_picture_is_refused(tmp_path: Path, calibrated: bool):
+    source = write_export(tmp_path, sure=False)
+    for number in range(3):
+        save(source / f"depth/{number}.png", np.ascontiguousarray(millimetres(number).T))
+    if not calibrated:
+        (source / "metadata.json").unlink()
+    with pytest.raises(CorruptFileError, match=r"depth of 24 x 32 .*pictures of 64 x 48: it cannot show their view"):
+        PhoneFolder(source, ImportOptions())
+
+
 def read_map_mean(path: Path) -> float:
     from PIL import Image
 
@@ -146,3 +167,29 @@ def test_folders_of_another_kind(tmp_path: Path):
     (source / "metadata.json").write_text("{}")
     with pytest.raises(CorruptFileError, match=r"intrinsics are not usable"):
         import_recording(source, tmp_path / "out", say=quiet)
+
+
+def test_two_folders_of_one_name_are_not_mixed(tmp_path: Path):
+    """Monday's and Tuesday's recordings of one camera; maps of floats have the same size in both."""
+    monday, tuesday = (write_export(tmp_path / day / "cam0", 2, "float32") for day in ("monday", "tuesday"))
+    for number in range(2):
+        save(tuesday / f"depth/{number}.npy", metres(number + 5))
+    output = tmp_path / "FRAMES/cam0"
+    assert import_recording(monday, output, say=quiet).written == 2
+    kept = (output / "frames.csv").read_text(), read_map(output / "depth/000001.png")
+    with pytest.raises(ConfigError, match=r"FRAMES/cam0 holds another import \(content: "):
+        import_recording(tuesday, output, say=quiet)
+    assert (output / "frames.csv").read_text() == kept[0]
+    assert np.array_equal(read_map(output / "depth/000001.png"), kept[1])
+    (monday / ".DS_Store").write_text("of a file browser")
+    monday.parent.rename(tmp_path / "elsewhere")
+    assert import_recording(tmp_path / "elsewhere/cam0", output, say=quiet).already_there == 2
+    write_export(monday, 3, "float32")
+    with pytest.raises(ConfigError, match="content: "):
+        import_recording(monday, output, say=quiet)
+
+
+def test_an_output_inside_its_recording_goes_on(tmp_path: Path):
+    source = write_export(tmp_path / "cam0", 2)
+    assert import_recording(source, source / "out", say=quiet).written == 2
+    assert import_recording(source, source / "out", say=quiet).already_there == 2

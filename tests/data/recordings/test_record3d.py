@@ -166,6 +166,7 @@ def test_intrinsics_stored_by_rows(tmp_path: Path):
         ({"K": [1, 2]}, "no usable intrinsics"),
         ({"K": [52.0, 0, 0, 0, 51.0, 0, 310.0, 23.5, 1]}, "outside the picture"),
         ({"dw": None}, "no sizes dh and dw"),
+        ({"dw": DEPTH[0], "dh": DEPTH[1]}, "depth of 24 x 32 .*pictures of 64 x 48"),
         ({"dw": 10**9}, "pixels"),
     ],
 )

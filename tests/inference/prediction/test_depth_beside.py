@@ -13,6 +13,8 @@ from PIL import Image
 from helpers.depth_models import shake
 from helpers.prediction import ALONE, NAMES, options, save_pictures
 from helpers.tiny import tiny_config
+from m33d_hf.data.depth.calibration import Calibration, Camera, write_calibration
+from m33d_hf.data.sources.frames.folder import FolderSource
 from m33d_hf.errors import ConfigError
 from m33d_hf.inference.prediction.depth_beside import FramePairs
 from m33d_hf.inference.prediction.inputs import Item
@@ -164,3 +166,83 @@ def test_a_list_of_pairs_that_cannot_be_read_is_told(model: Path, tmp_path: Path
     found = predict(options(model, tmp_path / "rec", tmp_path / "out", depth=tmp_path / "rec"), ALONE, say=str)
     (line,) = [line for line in found.lines if line.startswith("With measured depth: 0 pictures; 3 without")]
     assert "Maps were looked for beside the pictures as well: " in line and "nothing.png nowhere.png" in line
+
+
+MOVED = ((1.0, 0.0, 0.0, 0.05), (0.0, 1.0, 0.0, -0.01), (0.0, 0.0, 1.0, 0.0), (0.0, 0.0, 0.0, 1.0))
+TWO_CAMERAS = Calibration(Camera(60, 48, 50.0, 50.0, 30.2, 23.6), Camera(32, 24, 26.0, 26.0, 15.0, 12.1), MOVED)
+
+
+def _of_two_cameras(folder: Path) -> Path:
+    _recording(folder)
+    rng = np.random.default_rng(3)
+    for path in (folder / "depth").iterdir():
+        Image.fromarray(rng.integers(800, 3000, (24, 32)).astype(np.uint16)).save(path)
+    write_calibration(folder / "calibration.json", TWO_CAMERAS)
+    return folder
+
+
+def _labels(folder: Path) -> dict[str, np.ndarray]:
+    return {file.stem: np.array(Image.open(file)) for file in (folder / "labels").rglob("*.png")}
+
+
+@pytest.mark.parametrize("calibration", ["calibration.json", "own path"])
+@pytest.mark.parametrize("depth", ["data", "data/rec", "data/rec/depth"])
+def test_depth_of_another_camera_is_registered_as_in_training(
+    depth: str, calibration: str, model: Path, tmp_path: Path
+) -> None:
+    recording = _of_two_cameras(tmp_path / "data/rec")
+    training = FolderSource(tmp_path / "data", calibration="calibration.json", depth_unit="mm", require_depth=True)
+    (tmp_path / "registered").mkdir()
+    for each in training:
+        np.save(tmp_path / "registered" / f"{each.key.rpartition('/')[2]}.npy", each.read([0]).depth[0, 0].numpy())
+    if calibration == "own path":
+        (recording / "calibration.json").rename(tmp_path / "cameras.json")
+        calibration = str(tmp_path / "cameras.json")
+    stated = {"depth": tmp_path / depth, "calibration": Path(calibration)}
+    folder = DepthFolder(
+        tmp_path / depth, "millimetre", SimpleNamespace(depth_spec=None), True, tmp_path, inputs=[str(recording)],
+        calibration=Path(calibration),
+    )  # fmt: skip
+    given = folder.of_picture(Item("p1", recording / "color/p1.png", False), (48, 60))
+    assert given is not None and list(given) == ["depth"]
+    assert np.array_equal(given["depth"], np.load(tmp_path / "registered/p1.npy"), equal_nan=True)
+    found = predict(options(model, recording / "color", tmp_path / "out", **stated), ALONE, say=str)
+    assert (found.predicted, found.skipped) == (3, [])
+    predict(options(model, recording / "color", tmp_path / "expected", depth=tmp_path / "registered"), ALONE, say=str)
+    mine, expected = _labels(tmp_path / "out"), _labels(tmp_path / "expected")
+    assert sorted(mine) == ["p0", "p1", "p2"] and all(np.array_equal(mine[name], expected[name]) for name in mine)
+
+
+def test_a_calibration_that_nothing_is_said_of_is_not_passed_over(model: Path, tmp_path: Path) -> None:
+    """Of the folder given, before anything is read; of recordings below it, by frames that are skipped."""
+    recording = _of_two_cameras(tmp_path / "data/rec")
+    refused = options(model, recording, tmp_path / "a", depth=recording, depth_align="depth_to_rgb")
+    with pytest.raises(ConfigError, match=r"rec/calibration\.json says .*--calibration calibration\.json.*none"):
+        predict(refused, ALONE, say=str)
+    below = predict(options(model, tmp_path / "data", tmp_path / "b", depth=tmp_path / "data"), ALONE, say=str)
+    assert below.predicted == 1 and "is of another camera than its pictures" in below.skipped[0].reason
+    none = {"depth": recording, "calibration": Path("none"), "depth_align": "depth_to_rgb"}
+    as_stored = predict(options(model, recording, tmp_path / "c", **none), ALONE, say=str)
+    assert as_stored.predicted == 1 and "another aspect ratio" in as_stored.skipped[0].reason
+    one_view = Calibration(TWO_CAMERAS.color, TWO_CAMERAS.color.resized(24, 30))
+    write_calibration(recording / "calibration.json", one_view)
+    for path in (recording / "depth").iterdir():
+        Image.fromarray(np.full((24, 30), 1500, np.uint16)).save(path)
+    resized = options(model, recording, tmp_path / "d", depth=recording, depth_align="depth_to_rgb")
+    assert predict(resized, ALONE, say=str).predicted == 3
+
+
+def test_calibrations_that_do_not_fit(model: Path, tmp_path: Path) -> None:
+    recording = _of_two_cameras(tmp_path / "rec")
+    with pytest.raises(ConfigError, match="registers the maps of --depth"):
+        predict(options(model, recording, tmp_path / "a", calibration=Path("calibration.json")), ALONE, say=str)
+    stated = {"depth": recording, "calibration": Path("calibration.json")}
+    with pytest.raises(ConfigError, match="--depth_orientation upright turns maps"):
+        predict(options(model, recording, tmp_path / "b", **stated, depth_orientation="upright"), ALONE, say=str)
+    nowhere = {"depth": recording, "calibration": Path("other.json")}
+    found = predict(options(model, recording, tmp_path / "c", **nowhere), ALONE, say=str)
+    assert found.predicted == 1 and "--calibration other.json is neither in" in found.skipped[0].reason
+    Image.fromarray(np.full((24, 30), 1500, np.uint16)).save(recording / "depth/p0.png")
+    (recording / "depth_spec.json").write_text('{"kind": "metric", "unit": "millimetre"}')
+    found = predict(options(model, recording, tmp_path / "d", **stated), ALONE, say=str)
+    assert found.predicted == 2 and "but the calibration is of 32 x 24" in found.skipped[0].reason

@@ -28,7 +28,8 @@ STATED: dict[str, Any] = {
 }  # fmt: skip
 READERS: dict[str, tuple[type[PredictionTask], ...]] = {
     "flip": (DepthTask, SegmentationTask), "tiles": (DepthTask, SegmentationTask),
-    "tile_overlap": (DepthTask, SegmentationTask), "intrinsics": (DepthTask,), "calibration": (DepthTask,),
+    "tile_overlap": (DepthTask, SegmentationTask), "intrinsics": (DepthTask,),
+    "calibration": (DepthTask, SegmentationTask, ClipTask, ReconstructionTask),
     "field_of_view": (DepthTask,), "kind": (DepthTask,), "top_k": (ClipTask,), "clips": (ClipTask,),
     "fps": (PhaseTask,),
 }  # fmt: skip

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from m33d_hf.data.names import folded
 from m33d_hf.data.sources.actions.ucf101_lists import Listed, without_suffix
-from m33d_hf.data.sources.frames.pairing import folded
 from m33d_hf.data.sources.videos.files import VIDEO_SUFFIXES
 from m33d_hf.errors import DataError, nearest_name_hint
 

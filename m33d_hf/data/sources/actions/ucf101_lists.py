@@ -14,9 +14,9 @@ from pathlib import Path, PurePosixPath
 
 from m33d_hf.data.files.data_set_tables import stated_places
 from m33d_hf.data.files.text_files import read_text
+from m33d_hf.data.names import folded
 from m33d_hf.data.plural import agree, plural
 from m33d_hf.data.randomness import seed_of
-from m33d_hf.data.sources.frames.pairing import folded
 from m33d_hf.data.sources.frames.splits import canonical_split
 from m33d_hf.data.sources.videos.files import VIDEO_SUFFIXES
 from m33d_hf.errors import DataError, nearest_name_hint

@@ -59,10 +59,11 @@ class FolderSource(FrameSource):
             needs all of them. `--modalities.NAME` tells the model; see `reading.as_modality` for their values.
         association: `auto` (rgb.match, associations.txt and the like where present), `none`, or a file's name.
         depth_unit: unit of the stored depth: `mm`, `cm`, `m`, `tum` (1/5000 m), `tenth_millimetre`, `l515` (1/4000 m),
-            `kitti` (1/256 m) or `sunrgbd`; guessed if left out, and the guess is logged. A mapping from a sequence's
+            `kitti` (1/256 m) or `sunrgbd`. Left out, it is what the nearest depth_spec.json says, from the folder of
+            the depth up to the root; without one it is guessed, and the guess is logged. A mapping from a sequence's
             name, or a pattern with `*`, where sequences differ: `{scene1: tum, "*": mm}`.
         depth_scale: stored units per metre, instead of the unit; a mapping as above where sequences differ.
-        depth_kind: `metric`, `inverse` (disparity) or `relative`; guessed if left out, and the guess is logged.
+        depth_kind: `metric`, `inverse` (disparity) or `relative`; left out, as depth_spec.json says, or else metric.
         invalid_values: stored values without a measurement; default 0 and the type's maximum.
         min_depth, max_depth: range in metres; depth outside it counts as invalid.
         align: `refuse`, `depth_to_rgb` or `rgb_to_depth` for sizes that differ.
@@ -95,7 +96,7 @@ class FolderSource(FrameSource):
         fps: frames per second of the sequences, if known.
 
     Raises:
-        ConfigError: options that contradict each other or have unknown values.
+        ConfigError: options that contradict each other or a depth_spec.json, or have unknown values.
         DataError: nothing to pair, ambiguous names, sizes that differ; DepthUnitError and LabelError as found.
     """
 
@@ -183,6 +184,7 @@ class FolderSource(FrameSource):
             clip_stride=clip_stride,
             calibrations=find_calibrations(root, sequences, calibration, notes),
             require_depth="depth" in required,
+            reads_spec_files=True,
         )
 
 

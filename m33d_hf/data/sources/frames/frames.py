@@ -31,6 +31,7 @@ from m33d_hf.data.sources.frames.calibrations import check_calibrated, check_cal
 from m33d_hf.data.sources.frames.orientation import ORIENTATIONS, as_the_picture_lies, describe_orientations
 from m33d_hf.data.sources.frames.pairing import is_number
 from m33d_hf.data.sources.frames.reading import ALIGNMENTS, Frame, FrameReader, refuse_sizes
+from m33d_hf.data.sources.frames.spec_files import written_options
 from m33d_hf.data.sources.frames.splits import InVain, Sequences, SplitChoice, list_of, missing_entries, select_split
 from m33d_hf.data.sources.frames.validation import split_by_validation
 from m33d_hf.data.sources.frames.windows import Window, cut_windows, leave_out_blind, thin_out
@@ -181,6 +182,7 @@ class FrameSource(Source):
         clip_stride: int | None = None,
         calibrations: Mapping[str, Calibration] | None = None,
         require_depth: bool = False,
+        reads_spec_files: bool = False,
     ) -> None:
         all_depth = _depth_files(sequences)
         sequences, how = self._of_split(root, sequences, split)
@@ -207,7 +209,8 @@ class FrameSource(Source):
         # The unit is judged over all splits: train and validation must never read the same files differently.
         if any(frame.depth for frame in frames):
             paths = {key: [root / file for file in files] for key, files in all_depth.items()}
-            self.detection = detect_depth(paths, depth_options, where=root)
+            written = written_options(root, all_depth, depth_options) if reads_spec_files else {}
+            self.detection = detect_depth(paths, depth_options, where=root, written=written)
             notes += self.detection.lines
         self.depth_spec: DepthSpec | None = self.detection.spec if self.detection else None
         self.class_names: list[str] | None = class_names_of(label_rules)

@@ -17,12 +17,12 @@ from itertools import combinations
 from pathlib import Path, PurePosixPath
 
 from m33d_hf.data.files.files import LABEL_SUFFIXES, MAP_SUFFIXES, RGB_SUFFIXES
+from m33d_hf.data.names import composed
 from m33d_hf.data.remembering import remembered
 from m33d_hf.data.source import Unpaired
 from m33d_hf.data.sources.frames.pairing import (
     CONFIDENCE_WORDS,
     MODALITY_WORDS,
-    composed,
     is_confidence,
     modality_of,
     natural_key,

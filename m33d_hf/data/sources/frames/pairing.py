@@ -6,12 +6,12 @@ File lists are paths relative to one root, with forward slashes, so that keys an
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from m33d_hf.data.files.text_files import read_text
+from m33d_hf.data.names import composed
 from m33d_hf.data.source import Unpaired
 from m33d_hf.errors import DataError
 
@@ -32,16 +32,6 @@ _NUMBERS = re.compile(r"(\d+)")
 MAX_STAMP_DISTANCE = 0.0015
 _STAMPED = re.compile(r"(.*?)(\d+\.\d{2,9})")
 _MODALITY_OF_WORD = {word: name for name, words in MODALITY_WORDS.items() for word in words}
-
-
-def composed(name: str) -> str:
-    """A name in Unicode's composed form (NFC), in which names that look alike are equal."""
-    return name if name.isascii() else unicodedata.normalize("NFC", name)
-
-
-def folded(name: str) -> str:
-    """A composed name in which upper and lower case are equal, too."""
-    return composed(name).casefold()
 
 
 def words_of(stem: str) -> list[str]:

@@ -11,8 +11,8 @@ from typing import TypeVar
 
 from m33d_hf.data.files.data_set_tables import stated_places
 from m33d_hf.data.files.text_files import read_text
+from m33d_hf.data.names import composed
 from m33d_hf.data.plural import agree, plural
-from m33d_hf.data.sources.frames.pairing import composed
 from m33d_hf.data.sources.frames.reading import Frame
 from m33d_hf.errors import ConfigError, DataError, MissingSplitError, nearest_name_hint
 

@@ -7,11 +7,12 @@ from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
 from m33d_hf.data.depth.options import DepthOptions
+from m33d_hf.data.names import composed
 from m33d_hf.data.plural import plural
 from m33d_hf.data.source import Unpaired
 from m33d_hf.data.sources.frames.frames import FrameSource
 from m33d_hf.data.sources.frames.layouts import ASSOCIATION_NAMES, Listing, list_files, rows_of_association
-from m33d_hf.data.sources.frames.pairing import composed, is_number, match_timestamps, read_table
+from m33d_hf.data.sources.frames.pairing import is_number, match_timestamps, read_table
 from m33d_hf.data.sources.frames.reading import Frame
 from m33d_hf.data.sources.frames.splits import Sequences, SplitChoice
 from m33d_hf.errors import ConfigError, DataError

@@ -6,6 +6,7 @@ import hashlib
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from m33d_hf.data.names import composed
 from m33d_hf.data.plural import plural
 from m33d_hf.data.sources.frames.splits import Sequences, SplitChoice, canonical_split
 from m33d_hf.errors import ConfigError, DataError, nearest_name_hint
@@ -64,7 +65,7 @@ def _by_name(sequences: Sequences, stated: object) -> tuple[set[str], str]:
     names = [str(word).strip().strip("/") for word in words if str(word).strip()]
     held: set[str] = set()
     for name in names:
-        found = {key for key in sequences if key == name or key.startswith(f"{name}/") or fnmatchcase(key, name)}
+        found = {key for key in sequences if _is_named(composed(key), composed(name))}
         if not found:
             raise ConfigError(
                 f"validation names {name!r}, but no sequence is called so; there are {_some(sequences)}."
@@ -72,6 +73,10 @@ def _by_name(sequences: Sequences, stated: object) -> tuple[set[str], str]:
             )
         held |= found
     return held, ", ".join(names)
+
+
+def _is_named(key: str, name: str) -> bool:
+    return key == name or key.startswith(f"{name}/") or fnmatchcase(key, name)
 
 
 def _some(sequences: Sequences) -> str:

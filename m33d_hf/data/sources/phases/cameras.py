@@ -14,8 +14,8 @@ from pathlib import Path, PurePosixPath
 
 from m33d_hf.data.files.data_set_tables import stated_places
 from m33d_hf.data.files.text_files import read_text
+from m33d_hf.data.names import composed
 from m33d_hf.data.source import Unpaired
-from m33d_hf.data.sources.frames.pairing import composed
 from m33d_hf.errors import ConfigError, DataError
 
 FOLDER = "folder"

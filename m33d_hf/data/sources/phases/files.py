@@ -19,12 +19,12 @@ from m33d_hf.data.depth.maps import (
 )
 from m33d_hf.data.depth.options import DepthOptions
 from m33d_hf.data.files.data_set_tables import stated_places
+from m33d_hf.data.names import composed, folded
 from m33d_hf.data.plural import agree, plural
 from m33d_hf.data.sample import VideoHandle
 from m33d_hf.data.source import Unpaired
 from m33d_hf.data.sources.frames.folder import HOW_TO_FIX, ROOT_SEQUENCE, FolderSource
 from m33d_hf.data.sources.frames.layouts import list_files
-from m33d_hf.data.sources.frames.pairing import composed, folded
 from m33d_hf.data.sources.phases.annotations import (
     FORMATS,
     Annotation,

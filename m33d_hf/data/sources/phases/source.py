@@ -202,6 +202,9 @@ class PhasesSource(PhaseSource):
             laid = self._in_cases(laid, kept)
         self._account_for_unpaired(on_unpaired)
         self._files = {key: found.videos[key].files for key in laid}
+        specs = {key: getattr(getattr(found.videos[key].handle, "reader", None), "depth_spec", None) for key in laid}
+        # Of recordings whose depth is read otherwise than that of most.
+        self._own_specs = {key: spec for key, spec in specs.items() if spec not in (None, found.depth_spec)}
         names = None if rules is None else rules.names
         cut: dict[str, Any] = {"unit": unit, "clip_span": clip_span, "clip_stride": clip_stride}
         super().__init__(
@@ -433,6 +436,8 @@ class PhasesSource(PhaseSource):
         state = hashlib.sha256(self._digest_of_videos(labels).encode())
         spec = self.depth_spec.to_dict() if self.depth_spec is not None else None
         state.update(json.dumps(spec, sort_keys=True).encode())
+        for key, own in self._own_specs.items():
+            state.update(f"\n{key} {json.dumps(own.to_dict(), sort_keys=True)}".encode("utf-8", "surrogatepass"))
         for key, files in self._files.items():
             state.update(f"\n{key}".encode("utf-8", "surrogatepass"))
             for name, path in files:

@@ -2,6 +2,7 @@
 
 import unicodedata
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -12,8 +13,11 @@ from helpers.videos import number_in, write_video
 from m33d_hf.data.depth.maps import find_depth_maps
 from m33d_hf.data.sources.frames.folder import FolderSource
 from m33d_hf.data.sources.frames.tum import TumSource
-from m33d_hf.errors import DataError
+from m33d_hf.data.sources.roots import held_out, name_roots
+from m33d_hf.errors import ConfigError, DataError
 from m33d_hf.modeling.video_reading_m33d import probe_video
+
+Form = Literal["NFC", "NFD"]
 
 
 def stray_scan(root: Path, frames: int = 12, depth: int = 12, first: int = 0) -> Path:
@@ -187,6 +191,27 @@ def test_split_lists_and_sidecars_in_another_form(tmp_path: Path):
     for name in (composed, apart):
         maps = find_depth_maps(tmp_path / "depth", name)
         assert maps is not None and maps.length == 1
+
+
+@pytest.mark.parametrize(("disk", "typed"), [("NFD", "NFC"), ("NFC", "NFD")])
+def test_options_name_sequences_in_another_form(tmp_path: Path, disk: Form, typed: Form):
+    stored, named = (unicodedata.normalize(form, "Küche") for form in (disk, typed))
+    write_frames(tmp_path / "data" / stored / "a", 2)
+    write_frames(tmp_path / "data/other", 2, scale=5000)
+    root = tmp_path / "data"
+    units = {f"{named}*": "mm", "other": "tum"}
+    for stated in (named, f"{named}/a", f"{named}*", [f"{named}/a"]):
+        held = FolderSource(root, split="validation", validation=stated, unit="clips", depth_unit=units)
+        assert [item.key for item in held.sequences] == [f"{stored}/a"]
+    every = {item.key: item.read([0]).depth[0, 0, 5, 5].item() for item in FolderSource(root, depth_unit=units)}
+    assert every[f"{stored}/a/0"] == pytest.approx(depth_array(0)[5, 5] / 1000)
+    assert every["other/0"] == pytest.approx(depth_array(0, scale=5000)[5, 5] / 5000)
+    scales = FolderSource(root, depth_scale={f"{named}/a": 1000, "other": 5000})
+    assert scales.detection is not None and {scales.detection.of_sequence(f"{stored}/a").spec.scale} == {1000}
+    folders = name_roots([root / stored, root / "other"])
+    assert held_out(f"{named}/a,other", folders) == {stored: ["a"], "other": None}
+    with pytest.raises(ConfigError, match="no sequence is called so"):
+        FolderSource(root, split="validation", validation="Kuche", unit="clips", depth_unit=units)
 
 
 def test_what_lay_there_and_what_can_be_read_is_said(tmp_path: Path):
