@@ -7,6 +7,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from m33d_hf.data.csv_text import csv_text
 from m33d_hf.data.files.atomic_writing import write_text_atomically
@@ -25,6 +26,9 @@ from m33d_hf.inference.timeline import ActionDetector, Detection
 from m33d_hf.modeling.picture_files_m33d import kinds_of
 from m33d_hf.modeling.video_reading_m33d import FRAME_SUFFIXES, frame_files
 from m33d_hf.modeling.video_times_m33d import FrameTimes
+
+if TYPE_CHECKING:
+    from m33d_hf.inference.review.writing import Written
 
 logger = logging.getLogger(__name__)
 
@@ -216,7 +220,7 @@ def detect_all(
     videos: Mapping[str, Path | SourceVideo | Sequence[CameraVideo]],
     folder: Path,
     fps: float | None = None,
-    more: Callable[[str, Detection], list[Path]] | None = None,
+    more: Callable[[str, Detection], Written] | None = None,
 ) -> list[tuple[Path, str]]:
     """Detect and write one video after the other; one that cannot be read does not stop the others.
 
@@ -231,7 +235,8 @@ def detect_all(
         more: (name, detection) -> further files, written beside the usual ones.
 
     Returns:
-        (video, reason) of those that nothing could be said about, or whose further files could not be written.
+        (video, reason) of those that nothing could be said about, or whose further files could not be written or lack
+        what was asked for.
     """
     failed: list[tuple[Path, str]] = []
     ledger = SkipLedger(folder / FILE_NAME, 1.0, len(videos))
@@ -263,9 +268,14 @@ def detect_all(
             where = f"frames {stretch.start} to {stretch.stop - 1}"
             print(f"{path}: {where} cannot be read: {stretch.reason}", file=sys.stderr, flush=True)
         try:
-            for file in [] if more is None else more(name, detection):
-                print(f"{path}: {file}")
-        except (ConfigError, DataError) as error:  # of one video; the next one may have a rate, or a fitting truth
+            further = None if more is None else more(name, detection)
+        except (ConfigError, DataError) as error:  # of one video; the next one may have a rate
             failed.append((path, str(error)))
             print(f"{path}: not exported: {error}", file=sys.stderr, flush=True)
+            continue
+        for file in [] if further is None else further.files:
+            print(f"{path}: {file}")
+        if further is not None and further.lacking:
+            failed.append((path, further.lacking))
+            print(f"{path}: {further.lacking}", file=sys.stderr, flush=True)
     return failed
