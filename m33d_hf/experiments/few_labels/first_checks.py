@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 
 from m33d_hf.data.loader.loading import SampleDataset
@@ -11,12 +13,14 @@ from m33d_hf.data.source import Source
 from m33d_hf.data.sources import source_options
 from m33d_hf.data.sources.mixture import MixtureSource
 from m33d_hf.errors import ConfigError, M33DError
-from m33d_hf.experiments.few_labels.opening import opened
-from m33d_hf.experiments.few_labels.study import CLIPS
+from m33d_hf.experiments.few_labels.opening import Opened, opened
+from m33d_hf.experiments.few_labels.stand_ins import stand_in
+from m33d_hf.experiments.few_labels.study import CLIPS, PHASES
 from m33d_hf.experiments.jobs import Job, stored_row
 from m33d_hf.experiments.plan import without
 from m33d_hf.training.recipe.arguments import RunArguments
 from m33d_hf.training.run.loaders import overlap_lines
+from m33d_hf.training.tasks.building import config_of
 from m33d_hf.training.tasks.pretraining import PretrainingTask
 
 _INIT = "--init_from"
@@ -24,7 +28,8 @@ _ALL = "data.options.require_labels"
 
 
 def check_runs(jobs: Sequence[Job], folder: Path, fresh: bool = False) -> None:
-    """Build model and data of every draw of labels once, and of every checkpoint and pre-training once.
+    """Build model and data of every draw of labels once, and of every checkpoint and pre-training once; of two stages
+    the second one, too, after an untrained first one.
 
     Args:
         jobs: of the study.
@@ -33,22 +38,24 @@ def check_runs(jobs: Sequence[Job], folder: Path, fresh: bool = False) -> None:
 
     Raises:
         ConfigError: runs that cannot start, each with its reason: data that cannot be read, a draw of labels in which a
-            class has no sample, a checkpoint that cannot be read or fine-tuned as asked, a pre-training that learns
-            from pictures by which its fine-tunings are judged.
+            class has no sample, a checkpoint that cannot be read or fine-tuned as asked, a second stage that does not
+            fit the first, a pre-training that learns from pictures by which its fine-tunings are judged.
     """
     runs = list(_different([job for job in jobs if fresh or stored_row(folder / "rows", job) is None]))
     if runs:
         print(f"looking at data and models of {plural(len(runs), 'run')} before anything is trained", flush=True)
     reasons: dict[str, list[str]] = {}
     judged: set[str] = set()
+    second = _SecondStages(folder)
     for job, task, argv in sorted(runs, key=lambda run: run[1] == PretrainingTask.name):
         try:
-            args, train_set, eval_set = _checked(task, argv, str(folder / "runs" / job.id))
+            found = _checked(task, argv, str(folder / "runs" / job.id))
             if task != PretrainingTask.name:
-                judged = judged or _pictures(eval_set)
+                judged = judged or _pictures(found.eval_set)
+                second.check(job, found)
                 continue
-            _refuse_judged(judged, _pictures(train_set) if judged else set())
-            _tell_unlabelled(args, train_set, argv, str(folder / "runs" / job.id))
+            _refuse_judged(judged, _pictures(found.train_set) if judged else set())
+            _tell_unlabelled(found.args, found.train_set, argv, str(folder / "runs" / job.id))
         except M33DError as error:
             reasons.setdefault(str(error), []).append(job.id)
     if reasons:
@@ -81,12 +88,42 @@ def _different(jobs: Sequence[Job]) -> Iterator[tuple[Job, str, list[str]]]:
             yield job, task, argv
 
 
-def _checked(task: str, argv: list[str], folder: str) -> tuple[RunArguments, SampleDataset, SampleDataset | None]:
-    args, _, train_set, eval_set = opened(task, argv, folder)
-    overlap_lines(args, train_set, eval_set)
-    if eval_set is None and task != PretrainingTask.name:
+def _checked(task: str, argv: list[str], folder: str) -> Opened:
+    found = opened(task, argv, folder)
+    overlap_lines(found.args, found.train_set, found.eval_set)
+    if found.eval_set is None and task != PretrainingTask.name:
         raise ConfigError("there is no evaluation data to judge by; name some: --data.eval_split or --data.eval_root")
-    return args, train_set, eval_set
+    return found
+
+
+class _SecondStages:
+    """Looks at second stages after the first stage that comes before them, which is not trained yet.
+
+    Args:
+        folder: outputs.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._seen: set[tuple[str, ...]] = set()
+
+    def check(self, job: Job, first: Opened) -> None:
+        """Build model and data of a job's second stage, if it has one; one of the same words and first stage once.
+
+        Raises:
+            M33DError: whatever would stop it.
+        """
+        if "temporal_argv" not in job.parameters:
+            return
+        argv = list(job.parameters["temporal_argv"])
+        same = without(without(argv, "--seed"), "--data.subset_seed")  # classes that a draw lacks, the first stage told
+        key = (*same, config_of(first.model).to_json_string())
+        if key in self._seen:
+            return
+        self._seen.add(key)
+        place = str(self.folder / "runs" / job.id)
+        with stand_in(first, "the output of the first stage") as trained, redirect_stdout(io.StringIO()):
+            _checked(PHASES, [*argv, _INIT, trained], place)  # stdout is of what was loaded, which is nothing real
 
 
 def _pictures(dataset: SampleDataset | None) -> set[str]:
@@ -124,7 +161,7 @@ def _tell_unlabelled(args: RunArguments, train_set: SampleDataset, argv: Sequenc
     if not args.data.options.get("require_labels", True):
         return
     try:
-        _, _, every, _ = opened(PretrainingTask.name, [*argv, f"--{_ALL}", "false"], folder)
+        every = opened(PretrainingTask.name, [*argv, f"--{_ALL}", "false"], folder).train_set
     except M33DError:
         return  # frames that nobody asked for
     more = len(every) - len(train_set)
