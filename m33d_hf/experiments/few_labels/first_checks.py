@@ -6,6 +6,7 @@ import io
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
+from typing import Any
 
 from m33d_hf.data.loader.loading import SampleDataset
 from m33d_hf.data.plural import agree, plural
@@ -13,9 +14,10 @@ from m33d_hf.data.source import Source
 from m33d_hf.data.sources import source_options
 from m33d_hf.data.sources.mixture import MixtureSource
 from m33d_hf.errors import ConfigError, M33DError
+from m33d_hf.experiments.few_labels.encoders import INIT, Encoders, first_stage, start_of
 from m33d_hf.experiments.few_labels.opening import Opened, opened
 from m33d_hf.experiments.few_labels.stand_ins import stand_in
-from m33d_hf.experiments.few_labels.study import CLIPS, PHASES
+from m33d_hf.experiments.few_labels.study import PHASES
 from m33d_hf.experiments.jobs import Job, stored_row
 from m33d_hf.experiments.plan import without
 from m33d_hf.training.recipe.arguments import RunArguments
@@ -23,18 +25,23 @@ from m33d_hf.training.run.loaders import overlap_lines
 from m33d_hf.training.tasks.building import config_of
 from m33d_hf.training.tasks.pretraining import PretrainingTask
 
-_INIT = "--init_from"
 _ALL = "data.options.require_labels"
+_MISSING = "--data.allow_missing_classes"
 
 
-def check_runs(jobs: Sequence[Job], folder: Path, fresh: bool = False) -> None:
-    """Build model and data of every draw of labels once, and of every checkpoint and pre-training once; of two stages
-    the second one, too, after an untrained first one.
+def check_runs(jobs: Sequence[Job], folder: Path, fresh: bool = False) -> dict[str, dict[str, Any]]:
+    """Build model and data of every draw of labels once, and of every checkpoint and pre-training once.
+
+    What comes after a run, a second stage or a fine-tuning of a pre-training, is looked at after a model without
+    training.
 
     Args:
         jobs: of the study.
         folder: outputs; what is finished there is not looked at again.
         fresh: it is, since it is run again.
+
+    Returns:
+        Fine-tuning -> {"encoder": its sizes}, as its row will tell them.
 
     Raises:
         ConfigError: runs that cannot start, each with its reason: data that cannot be read, a draw of labels in which a
@@ -46,16 +53,27 @@ def check_runs(jobs: Sequence[Job], folder: Path, fresh: bool = False) -> None:
         print(f"looking at data and models of {plural(len(runs), 'run')} before anything is trained", flush=True)
     reasons: dict[str, list[str]] = {}
     judged: set[str] = set()
-    second = _SecondStages(folder)
+    second, encoders = _SecondStages(folder), Encoders(jobs)
+    scratch = any(start_of(argv) is None for task, argv in map(first_stage, jobs) if task != PretrainingTask.name)
     for job, task, argv in sorted(runs, key=lambda run: run[1] == PretrainingTask.name):
         try:
             found = _checked(task, argv, str(folder / "runs" / job.id))
             if task != PretrainingTask.name:
                 judged = judged or _pictures(found.eval_set)
-                second.check(job, found)
+                encoders.add(argv, found)
+                if scratch or start_of(argv) is not None:  # else it is a model that no run has
+                    second.check(job, found)
                 continue
             _refuse_judged(judged, _pictures(found.train_set) if judged else set())
             _tell_unlabelled(found.args, found.train_set, argv, str(folder / "runs" / job.id))
+            for follower in [each for each in jobs if job.id in each.needs][:1]:
+                task, argv = first_stage(follower)
+                with stand_in(found, f"the output of {job.id}") as trained:
+                    # Classes that a draw lacks were told of the draw.
+                    words = [*without(without(argv, INIT), _MISSING), _MISSING, "true", INIT, trained]
+                    then = _checked(task, words, str(folder / "runs" / follower.id))
+                    encoders.add(argv, then)
+                    second.check(follower, then)
         except M33DError as error:
             reasons.setdefault(str(error), []).append(job.id)
     if reasons:
@@ -64,6 +82,8 @@ def check_runs(jobs: Sequence[Job], folder: Path, fresh: bool = False) -> None:
             "Nothing was trained, since some rows could not be and would leave their columns without a verdict. Here "
             "draws of labels change with --seeds.\n  " + "\n  ".join(said)
         )
+    finished = {} if fresh else {job.id: stored_row(folder / "rows", job) for job in jobs}
+    return encoders.by_job | {name: row for name, row in finished.items() if row is not None and "encoder" in row}
 
 
 def _different(jobs: Sequence[Job]) -> Iterator[tuple[Job, str, list[str]]]:
@@ -74,15 +94,13 @@ def _different(jobs: Sequence[Job]) -> Iterator[tuple[Job, str, list[str]]]:
     made = {str(job.parameters["output_dir"]) for job in jobs}
     seen: set[tuple[str, ...]] = set()
     for job in jobs:
-        staged = "clip_argv" in job.parameters
-        task = CLIPS if staged else str(job.parameters["task"])
-        argv = list(job.parameters["clip_argv" if staged else "argv"])
-        start = argv[argv.index(_INIT) + 1] if _INIT in argv else None
+        task, argv = first_stage(job)
+        start = start_of(argv)
         if task == PretrainingTask.name:
             keys = [tuple(without(argv, "--seed"))]  # which changes nothing that could fail
         else:
-            argv = without(argv, _INIT) if start in made else argv
-            keys = [tuple(without(argv, _INIT)), *([(start,)] if start and start not in made else [])]
+            argv = without(argv, INIT) if start in made else argv
+            keys = [tuple(without(argv, INIT)), *([(start,)] if start and start not in made else [])]
         if not seen.issuperset(keys):
             seen.update(keys)
             yield job, task, argv
@@ -123,7 +141,7 @@ class _SecondStages:
         self._seen.add(key)
         place = str(self.folder / "runs" / job.id)
         with stand_in(first, "the output of the first stage") as trained, redirect_stdout(io.StringIO()):
-            _checked(PHASES, [*argv, _INIT, trained], place)  # stdout is of what was loaded, which is nothing real
+            _checked(PHASES, [*argv, INIT, trained], place)  # stdout is of what was loaded, which is nothing real
 
 
 def _pictures(dataset: SampleDataset | None) -> set[str]:
