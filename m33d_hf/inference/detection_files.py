@@ -7,7 +7,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 from m33d_hf.data.csv_text import csv_text
 from m33d_hf.data.files.atomic_writing import write_text_atomically
@@ -27,15 +27,19 @@ from m33d_hf.modeling.picture_files_m33d import kinds_of
 from m33d_hf.modeling.video_reading_m33d import FRAME_SUFFIXES, frame_files
 from m33d_hf.modeling.video_times_m33d import FrameTimes
 
-if TYPE_CHECKING:
-    from m33d_hf.inference.review.writing import Written
-
 logger = logging.getLogger(__name__)
 
 SEGMENT_COLUMNS = (
     "segment", "phase", "start_frame", "end_frame", "start_time", "end_time", "mean_probability", "readable", "note",
 )  # fmt: skip
 CLIP_COLUMNS = ("clip", "start_frame", "end_frame", "start_time", "end_time", "readable", "phase", "clipwise_phase")
+
+
+class Written(NamedTuple):
+    """The further files of a video, and why its page shows no annotation that was asked for; empty where it does."""
+
+    files: list[Path]
+    lacking: str = ""
 
 
 def check_output(folder: Path) -> None:

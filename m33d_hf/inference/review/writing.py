@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from m33d_hf.data.sources.videos.files import cached_info
 from m33d_hf.errors import ConfigError, DataError
+from m33d_hf.inference.detection_files import Written
 from m33d_hf.inference.review.exports import EXPORTS, check_cues, write_exports
 from m33d_hf.inference.review.page import write_review
 from m33d_hf.inference.review.truth import Truth, Video
@@ -16,13 +16,6 @@ from m33d_hf.inference.review.truth_options import FLAG, TruthOptions
 from m33d_hf.inference.timeline import Detection
 
 PAGE = "html"
-
-
-class Written(NamedTuple):
-    """The further files of a video, and why its page shows no annotation that was asked for; empty where it does."""
-
-    files: list[Path]
-    lacking: str = ""
 
 
 class Exports:
