@@ -58,6 +58,9 @@ def _parser() -> argparse.ArgumentParser:
         "--export", nargs="+", default=[], choices=("srt", "vtt", "json", "html"), help="further files for each video"
     )
     parser.add_argument("--truth", help="annotations (a folder or file) to show on the pages of --export html")
+    parser.add_argument(
+        "--truth_options", nargs="+", default=[], help="of the annotations, NAME=VALUE: label_fps=1 label_start=0"
+    )
     parser.add_argument("--timeout", type=float, default=10.0, help="seconds without a frame that end --follow (10)")
     parser.add_argument(
         "--wait", type=float, default=2.0, help="seconds without a frame after which the other cameras go on (2)"
@@ -77,7 +80,8 @@ def main(argv: list[str] | None = None) -> int:
     """Run from the command line.
 
     Returns:
-        0; 1 when some videos were left out, or a feed stalled or broke; 2 when all were, or after an error of ours.
+        0; 1 when some videos, their exports or annotations were left out, or a feed stalled or broke; 2 when all were,
+        or after an error of ours.
     """
     watch_launcher()
     args = _parser().parse_args(argv)
@@ -87,6 +91,7 @@ def main(argv: list[str] | None = None) -> int:
         from m33d_hf.inference.case_videos import check_cameras_known
         from m33d_hf.inference.detection_files import check_output, detect_all, find_videos
         from m33d_hf.inference.loading import usable_device
+        from m33d_hf.inference.review.truth_options import truth_options
         from m33d_hf.inference.review.writing import Exports
         from m33d_hf.inference.sharding import launched_place, rank_share
         from m33d_hf.inference.timeline import ActionDetector
@@ -101,13 +106,14 @@ def main(argv: list[str] | None = None) -> int:
         found = _deep(args) if args.depth else find_videos(args.video) if args.cameras is None else _cases(args)
         videos = {name: found[name] for name in rank_share(sorted(found), place.rank, place.world_size)}
         device = usable_device(args.device, place.local_rank)
-        exports = Exports(args.output, args.export, args.truth, sorted(found))
+        given = {name: found[name] for name in sorted(found)}
+        exports = Exports(args.output, args.export, args.truth, given, args.fps, truth_options(args.truth_options))
         check_output(args.output)
         options = {"device": device, "batch_size": args.batch_size, "precision": args.precision}
         detector = ActionDetector.from_pretrained(args.model, **options)
         check_cameras_known(found, detector.model.config.temporal_cameras)
         _check_depth(args, detector.model.task_inputs)
-        exports.check(detector.names, found, args.fps)
+        exports.check(detector.names)
         failed = detect_all(detector, videos, args.output, args.fps, exports.write)
     except (M33DError, OSError) as error:  # a disk that fills up later
         print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
@@ -184,7 +190,7 @@ def _follow(args: argparse.Namespace) -> int:
             "--cameras says which recordings show one case; name the cameras of a live one by --follow left=ADDRESS "
             "right=ADDRESS, and state with --offsets when each began"
         )
-    _refuse(args, "--follow", ("depth", "options", "batch_size", "fps", "export", "truth"))
+    _refuse(args, "--follow", ("depth", "options", "batch_size", "fps", "export", "truth", "truth_options"))
     place = launched_place()
     if place.world_size > 1:
         raise ConfigError("--follow has one feed, which processes cannot share; start it without torchrun")

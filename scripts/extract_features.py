@@ -23,20 +23,26 @@ def main(argv: list[str] | None = None) -> int:
 
         print(__doc__, help_text("action_detection", words), sep="\n")
         return 0
-    from m33d_hf.training.recipe.parsing import parse_arguments
+    from m33d_hf.training.recipe.parsing import resolve
 
     try:
-        args = parse_arguments(_with_length(words), "action_detection")
+        resolved = resolve(_with_length(words), "action_detection")
+        from m33d_hf.data.remembering import remembering
         from m33d_hf.training.processes.launch import open_accelerator
         from m33d_hf.training.run.preparation import build_model
+        from m33d_hf.training.settling.settle import settle, tell
         from m33d_hf.training.tasks.detection.task import ActionDetectionTask
 
-        args.logging.trackers = []
         task = ActionDetectionTask()
-        with open_accelerator(args) as accelerator:
-            folders = task.extract(args, build_model(args, task))
-            if accelerator.is_main_process:
-                print("\n".join(f"features are in {folder}" for folder in folders))
+        with remembering():
+            settled = settle(resolved)  # as the run that will use the features
+            tell(settled.lines)
+            args = settled.args
+            args.logging.trackers = []
+            with open_accelerator(args) as accelerator:
+                folders = task.extract(args, build_model(args, task))
+                if accelerator.is_main_process:
+                    print("\n".join(f"features are in {folder}" for folder in folders))
     except (M33DError, OSError) as error:  # a folder that may not be written, a full disk
         print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
         return ERROR

@@ -2,7 +2,8 @@
 
 Nearest neighbours and a linear classifier on the features of clips, with the recipes and flags of
 run_video_classification.py: fitted on the clips of --data.train_split, evaluated on those of --data.eval_split; the
-encoder is not trained. Without --init_from the encoder is random. Images have pixel labels instead of class labels:
+encoder is not trained. Its architecture is that of --init_from, as for a run; without --init_from it is random. Images
+have pixel labels instead of class labels:
 --dense --recipe rooms/semseg (and the flags of run_semantic_segmentation.py) fits a linear classifier on patch tokens.
 
   --knn_k 20 --knn_temperature 0.07                    the neighbours' vote
@@ -43,21 +44,27 @@ def main(argv: list[str] | None = None) -> int:
 
         print(__doc__, help_text(TASKS["--dense" in words], words), sep="\n")
         return 0
-    from m33d_hf.training.recipe.parsing import parse_arguments
+    from m33d_hf.training.recipe.parsing import resolve
 
     try:
         own, rest = _own_options(words)
         stated = any(word.startswith(("--train.epochs", "--train.max_steps", "--recipe")) for word in rest)
-        args = parse_arguments(rest if stated else [*rest, "--train.epochs", "1"], TASKS[own.dense])
+        resolved = resolve(rest if stated else [*rest, "--train.epochs", "1"], TASKS[own.dense])
         from m33d_hf.data.files.atomic_writing import write_text_atomically
+        from m33d_hf.data.remembering import remembering
         from m33d_hf.evaluation.probes import STRENGTHS, KnnOptions, LinearOptions
         from m33d_hf.training.probes import clips as probing
         from m33d_hf.training.probes import dense as dense_probing
+        from m33d_hf.training.settling.settle import settle, tell
 
-        args.logging.trackers = []
-        linear = LinearOptions(own.linear_strengths or STRENGTHS, own.linear_held_out, args.seed)
         knn = KnnOptions(own.knn_k, own.knn_temperature)
-        found = dense_probing.dense_probe_run(args, linear) if own.dense else probing.probe_run(args, knn, linear)
+        with remembering():  # the probe reads the data that settling looks at
+            settled = settle(resolved, trains=False)
+            tell(settled.lines)
+            args = settled.args
+            args.logging.trackers = []
+            linear = LinearOptions(own.linear_strengths or STRENGTHS, own.linear_held_out, args.seed)
+            found = dense_probing.dense_probe_run(args, linear) if own.dense else probing.probe_run(args, knn, linear)
         if os.environ.get("RANK", "0") == "0":
             told = {"init_from": args.init_from, "recipe": args.recipe, "seed": args.seed, "metrics": found}
             text = json.dumps(told, indent=2)

@@ -152,11 +152,14 @@ def trained_in_stages(clip_argv: Sequence[str], temporal_argv: Sequence[str], ou
 def _seen(output_dir: str) -> Row:
     """What a run was trained on, and its encoder: what a comparison of starts and of amounts of labels rests on."""
     data = json.loads((Path(output_dir) / "train_config.json").read_text(encoding="utf-8"))["data"]
-    config = M33DConfig.from_pretrained(output_dir)
-    encoder: Row = {name: getattr(config, name) for name in ENCODER}
-    encoder |= {"image_size": list(config.image_height_width), "patch_size": list(config.patch_height_width)}
     counted = kept(data, "samples", "samples_in_source", "sequences", "videos", "videos_in_source")
-    return {"data": counted, "encoder": encoder}
+    return {"data": counted, "encoder": encoder_facts(M33DConfig.from_pretrained(output_dir))}
+
+
+def encoder_facts(config: M33DConfig) -> Row:
+    """The sizes of an encoder, by which starts are compared."""
+    encoder: Row = {name: getattr(config, name) for name in ENCODER}
+    return encoder | {"image_size": list(config.image_height_width), "patch_size": list(config.patch_height_width)}
 
 
 def _by_command(task: str, argv: Sequence[str], output_dir: str) -> tuple[TrainResult, float]:

@@ -7,6 +7,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from m33d_hf.data.csv_text import csv_text
 from m33d_hf.data.files.atomic_writing import write_text_atomically
@@ -32,6 +33,13 @@ SEGMENT_COLUMNS = (
     "segment", "phase", "start_frame", "end_frame", "start_time", "end_time", "mean_probability", "readable", "note",
 )  # fmt: skip
 CLIP_COLUMNS = ("clip", "start_frame", "end_frame", "start_time", "end_time", "readable", "phase", "clipwise_phase")
+
+
+class Written(NamedTuple):
+    """The further files of a video, and why its page shows no annotation that was asked for; empty where it does."""
+
+    files: list[Path]
+    lacking: str = ""
 
 
 def check_output(folder: Path) -> None:
@@ -218,7 +226,7 @@ def detect_all(
     videos: Mapping[str, Path | SourceVideo | Sequence[CameraVideo]],
     folder: Path,
     fps: float | None = None,
-    more: Callable[[str, Detection], list[Path]] | None = None,
+    more: Callable[[str, Detection], Written] | None = None,
 ) -> list[tuple[Path, str]]:
     """Detect and write one video after the other; one that cannot be read does not stop the others.
 
@@ -233,7 +241,8 @@ def detect_all(
         more: (name, detection) -> further files, written beside the usual ones.
 
     Returns:
-        (video, reason) of those that nothing could be said about, or whose further files could not be written.
+        (video, reason) of those that nothing could be said about, or whose further files could not be written or lack
+        what was asked for.
     """
     failed: list[tuple[Path, str]] = []
     ledger = SkipLedger(folder / FILE_NAME, 1.0, len(videos))
@@ -265,9 +274,14 @@ def detect_all(
             where = f"frames {stretch.start} to {stretch.stop - 1}"
             print(f"{path}: {where} cannot be read: {stretch.reason}", file=sys.stderr, flush=True)
         try:
-            for file in [] if more is None else more(name, detection):
-                print(f"{path}: {file}")
-        except (ConfigError, DataError) as error:  # of one video; the next one may have a rate, or a fitting truth
+            further = None if more is None else more(name, detection)
+        except (ConfigError, DataError) as error:  # of one video; the next one may have a rate
             failed.append((path, str(error)))
             print(f"{path}: not exported: {error}", file=sys.stderr, flush=True)
+            continue
+        for file in [] if further is None else further.files:
+            print(f"{path}: {file}")
+        if further is not None and further.lacking:
+            failed.append((path, further.lacking))
+            print(f"{path}: {further.lacking}", file=sys.stderr, flush=True)
     return failed

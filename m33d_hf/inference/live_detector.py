@@ -202,7 +202,7 @@ class LiveDetector(ClipEncoder):
             source: (frame, time) by frame, as for `push`; an address that PyAV opens (rtsp://, http://, tcp://, ...); a
                 file or a folder of frames. Of several cameras of a case camera -> such a source, of which files must be
                 growing: the first one leads, unless it has not begun in time, and those that end are done without.
-            growing: the file is still being written: at its end, more is waited for.
+            growing: the file is still being written: at its end, more is waited for; not of pipes and devices.
             timeout: seconds without a frame after which a feed counts as stalled; of several cameras, without one of
                 any of them.
             resume: go on with the feed, or the case, so far (`live`, `case`, `load_live`, `load_case`), by one or by
@@ -308,6 +308,11 @@ def _is_recording(source: str | Path, growing: bool, stream_format: str | None) 
     return not growing and not is_address(source) and stream_format is None
 
 
+def _is_device(path: Path) -> bool:
+    """Whether a path is no file: a camera, or a pipe, which end where their sender does."""
+    return path.exists() and not path.is_file() and not path.is_dir()
+
+
 def _arrivals(
     source: Feed, growing: bool, timeout: float, options: Mapping[str, str] | None, container: str | None
 ) -> Arrivals:
@@ -319,6 +324,6 @@ def _arrivals(
             f"{source} is a complete recording; find the phases of several cameras with detect (detect_actions.py "
             "--video --cameras), or pass growing=True"
         )
-    if growing and not is_address(source):
+    if growing and not is_address(source) and not _is_device(Path(source)):
         return GrowingFrames(Path(source), timeout, options, container)
     return StreamFrames(str(source), timeout, options, container)

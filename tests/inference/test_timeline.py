@@ -457,6 +457,14 @@ def test_the_command_exports_and_says_what_it_could_not(tmp_path: Path, capfd: p
     assert detect_actions.main([*words, "--fps", "4", "--truth", str(tmp_path / "truth")]) == 0
     assert (tmp_path / "out" / "good_segments.srt").read_text().startswith("1\n00:00:00,000 --> ")
     assert '"name":"truth"' in (tmp_path / "out" / "good_review.html").read_text(encoding="utf-8")
+    halved = f"start_frame,end_frame,phase\n0,2,{NAMES[0]}\n3,5,{NAMES[1]}\n"
+    (tmp_path / "truth" / "good.csv").write_text(halved)
+    (tmp_path / "out" / "good_review.html").unlink()
+    words = [*words, "--fps", "4", "--truth", str(tmp_path / "truth")]
+    assert detect_actions.main(words) == 2 and not (tmp_path / "out" / "good_review.html").exists()
+    assert "pass --truth_options label_fps=2." in capfd.readouterr().err
+    assert detect_actions.main([*words, "--truth_options", "label_fps=2"]) == 0
+    assert '"name":"truth"' in (tmp_path / "out" / "good_review.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("given", ["--video", "--follow"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,11 @@ import pytest
 import torch
 
 from helpers.ranks import ForkedRanks
+from helpers.rooms_on_disk import write_rooms
 from helpers.rooms_runs import words
+from helpers.tiny import SMALL as ENCODER
+from m33d_hf.modeling.configuration_m33d import M33DConfig
+from m33d_hf.modeling.pretraining_m33d import M33DForPreTraining
 from m33d_hf.modeling.video_tasks_m33d import M33DForVideoClassification
 from m33d_hf.scripts import _main, run_probe
 from m33d_hf.training.probes.clips import frozen_features
@@ -95,6 +100,29 @@ def test_two_processes_find_the_same(folder: Path) -> None:
     one, two = result(folder / "alone"), result(folder / "both")
     timeless = [name for name in one if not name.startswith("seconds/") and name != "linear/iterations"]
     assert {name: two[name] for name in timeless} == pytest.approx({name: one[name] for name in timeless})
+
+
+def test_the_probe_that_a_run_of_an_own_recipe_proposes_can_be_typed(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Its recipe leaves sizes open, and states others than its start has."""
+    write_rooms(tmp_path / "frames", rooms=4, frames=2, labels=True)
+    M33DForPreTraining(M33DConfig(**ENCODER, hidden_act="relu")).save_pretrained(tmp_path / "pre")
+    given = ["--recipe", "own/semseg", "--data.root", str(tmp_path / "frames"), "--data.options.num_classes", "12"]
+    given += ["--init_from", str(tmp_path / "pre"), "--output_dir", str(tmp_path / "out"), "--train.max_steps", "2"]
+    given += ["--cpu", "--data.num_workers", "0", "--logging.trackers", "[]", "--logging.pictures", "false"]
+    assert _main.main("semantic_segmentation", given) == 0, capfd.readouterr().err
+    (line,) = [line for line in capfd.readouterr().err.splitlines() if "run_probe.py" in line]
+    proposed = shlex.split(line)
+    assert run_probe.main(proposed[proposed.index("--dense") :]) == 0, capfd.readouterr().err
+    said = capfd.readouterr().err
+    assert "taken from" in said and "hidden_size 32" in said and "hidden_act relu" in said
+    assert " steps" not in said, "nothing is trained"
+    assert result(tmp_path / "out-probe")["samples/train"] == 6.0
+    # Without a folder of its own it has that of the training, and is no part of it.
+    M33DForPreTraining(M33DConfig(**{**ENCODER, "hidden_size": 48})).save_pretrained(tmp_path / "other")
+    again = ["--dense", *(str(tmp_path / "other") if word == str(tmp_path / "pre") else word for word in given)]
+    assert run_probe.main(again) == 0, capfd.readouterr().err
 
 
 def test_what_cannot_be_probed(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import redirect_stdout
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from m33d_hf.data.loader.loading import SampleDataset
 from m33d_hf.data.plural import agree, plural
@@ -13,30 +16,39 @@ from m33d_hf.data.sources import source_options
 from m33d_hf.data.sources.mixture import MixtureSource
 from m33d_hf.data.sources.phases.base import PhaseSource
 from m33d_hf.errors import ConfigError, M33DError
-from m33d_hf.experiments.few_labels.opening import opened
-from m33d_hf.experiments.few_labels.study import CLIPS
+from m33d_hf.experiments.few_labels.encoders import INIT, Encoders, first_stage, start_of
+from m33d_hf.experiments.few_labels.opening import Opened, opened
+from m33d_hf.experiments.few_labels.stand_ins import stand_in
+from m33d_hf.experiments.few_labels.study import PHASES
 from m33d_hf.experiments.jobs import Job, stored_row
 from m33d_hf.experiments.plan import without
 from m33d_hf.training.recipe.arguments import RunArguments
 from m33d_hf.training.run.loaders import overlap_lines
+from m33d_hf.training.tasks.building import config_of
 from m33d_hf.training.tasks.pretraining import PretrainingTask
 
-_INIT = "--init_from"
 _ALL = "data.options.require_labels"
+_MISSING = "--data.allow_missing_classes"
 
 
-def check_runs(jobs: Sequence[Job], folder: Path, fresh: bool = False) -> None:
+def check_runs(jobs: Sequence[Job], folder: Path, fresh: bool = False) -> dict[str, dict[str, Any]]:
     """Build model and data of every draw of labels once, and of every checkpoint and pre-training once.
+
+    What comes after a run, a second stage or a fine-tuning of a pre-training, is looked at after a model without
+    training.
 
     Args:
         jobs: of the study.
         folder: outputs; what is finished there is not looked at again.
         fresh: it is, since it is run again.
 
+    Returns:
+        Fine-tuning -> {"encoder": its sizes}, as its row will tell them.
+
     Raises:
         ConfigError: runs that cannot start, each with its reason: data that cannot be read, a draw of labels in which a
-            class has no sample, a checkpoint that cannot be read or fine-tuned as asked, a pre-training that learns
-            from pictures or videos by which its fine-tunings are judged.
+            class has no sample, a checkpoint that cannot be read or fine-tuned as asked, a second stage that does not
+            fit the first, a pre-training that learns from pictures or videos by which its fine-tunings are judged.
     """
     runs = list(_different([job for job in jobs if fresh or stored_row(folder / "rows", job) is None]))
     if runs:
@@ -44,16 +56,29 @@ def check_runs(jobs: Sequence[Job], folder: Path, fresh: bool = False) -> None:
     reasons: dict[str, list[str]] = {}
     judged: set[str] = set()
     word = "picture"
+    second, encoders = _SecondStages(folder), Encoders(jobs)
+    scratch = any(start_of(argv) is None for task, argv in map(first_stage, jobs) if task != PretrainingTask.name)
     for job, task, argv in sorted(runs, key=lambda run: run[1] == PretrainingTask.name):
         try:
-            args, train_set, eval_set = _checked(task, argv, str(folder / "runs" / job.id))
+            found = _checked(task, argv, str(folder / "runs" / job.id))
             if task != PretrainingTask.name:
                 if not judged:
-                    judged = _shown(eval_set)
-                    word = "picture" if eval_set is None or eval_set.source.videos is None else "video"
+                    judged = _shown(found.eval_set)
+                    word = "picture" if found.eval_set is None or found.eval_set.source.videos is None else "video"
+                encoders.add(argv, found)
+                if scratch or start_of(argv) is not None:  # else it is a model that no run has
+                    second.check(job, found)
                 continue
-            _refuse_judged(judged, _shown(train_set) if judged else set(), word)
-            _tell_unlabelled(args, train_set, argv, str(folder / "runs" / job.id))
+            _refuse_judged(judged, _shown(found.train_set) if judged else set(), word)
+            _tell_unlabelled(found.args, found.train_set, argv, str(folder / "runs" / job.id))
+            for follower in [each for each in jobs if job.id in each.needs][:1]:
+                task, argv = first_stage(follower)
+                with stand_in(found, f"the output of {job.id}") as trained:
+                    # Classes that a draw lacks were told of the draw.
+                    words = [*without(without(argv, INIT), _MISSING), _MISSING, "true", INIT, trained]
+                    then = _checked(task, words, str(folder / "runs" / follower.id))
+                    encoders.add(argv, then)
+                    second.check(follower, then)
         except M33DError as error:
             reasons.setdefault(str(error), []).append(job.id)
     if reasons:
@@ -62,6 +87,8 @@ def check_runs(jobs: Sequence[Job], folder: Path, fresh: bool = False) -> None:
             "Nothing was trained, since some rows could not be and would leave their columns without a verdict. Here "
             "draws of labels change with --seeds.\n  " + "\n  ".join(said)
         )
+    finished = {} if fresh else {job.id: stored_row(folder / "rows", job) for job in jobs}
+    return encoders.by_job | {name: row for name, row in finished.items() if row is not None and "encoder" in row}
 
 
 def _different(jobs: Sequence[Job]) -> Iterator[tuple[Job, str, list[str]]]:
@@ -72,26 +99,54 @@ def _different(jobs: Sequence[Job]) -> Iterator[tuple[Job, str, list[str]]]:
     made = {str(job.parameters["output_dir"]) for job in jobs}
     seen: set[tuple[str, ...]] = set()
     for job in jobs:
-        staged = "clip_argv" in job.parameters
-        task = CLIPS if staged else str(job.parameters["task"])
-        argv = list(job.parameters["clip_argv" if staged else "argv"])
-        start = argv[argv.index(_INIT) + 1] if _INIT in argv else None
+        task, argv = first_stage(job)
+        start = start_of(argv)
         if task == PretrainingTask.name:
             keys = [tuple(without(argv, "--seed"))]  # which changes nothing that could fail
         else:
-            argv = without(argv, _INIT) if start in made else argv
-            keys = [tuple(without(argv, _INIT)), *([(start,)] if start and start not in made else [])]
+            argv = without(argv, INIT) if start in made else argv
+            keys = [tuple(without(argv, INIT)), *([(start,)] if start and start not in made else [])]
         if not seen.issuperset(keys):
             seen.update(keys)
             yield job, task, argv
 
 
-def _checked(task: str, argv: list[str], folder: str) -> tuple[RunArguments, SampleDataset, SampleDataset | None]:
-    args, _, train_set, eval_set = opened(task, argv, folder)
-    overlap_lines(args, train_set, eval_set)
-    if eval_set is None and task != PretrainingTask.name:
+def _checked(task: str, argv: list[str], folder: str) -> Opened:
+    found = opened(task, argv, folder)
+    overlap_lines(found.args, found.train_set, found.eval_set)
+    if found.eval_set is None and task != PretrainingTask.name:
         raise ConfigError("there is no evaluation data to judge by; name some: --data.eval_split or --data.eval_root")
-    return args, train_set, eval_set
+    return found
+
+
+class _SecondStages:
+    """Looks at second stages after the first stage that comes before them, which is not trained yet.
+
+    Args:
+        folder: outputs.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._seen: set[tuple[str, ...]] = set()
+
+    def check(self, job: Job, first: Opened) -> None:
+        """Build model and data of a job's second stage, if it has one; one of the same words and first stage once.
+
+        Raises:
+            M33DError: whatever would stop it.
+        """
+        if "temporal_argv" not in job.parameters:
+            return
+        argv = list(job.parameters["temporal_argv"])
+        same = without(without(argv, "--seed"), "--data.subset_seed")  # classes that a draw lacks, the first stage told
+        key = (*same, config_of(first.model).to_json_string())
+        if key in self._seen:
+            return
+        self._seen.add(key)
+        place = str(self.folder / "runs" / job.id)
+        with stand_in(first, "the output of the first stage") as trained, redirect_stdout(io.StringIO()):
+            _checked(PHASES, [*argv, INIT, trained], place)  # stdout is of what was loaded, which is nothing real
 
 
 def _shown(dataset: SampleDataset | None) -> set[str]:
@@ -137,7 +192,7 @@ def _tell_unlabelled(args: RunArguments, train_set: SampleDataset, argv: Sequenc
     if not args.data.options.get("require_labels", True):
         return
     try:
-        _, _, every, _ = opened(PretrainingTask.name, [*argv, f"--{_ALL}", "false"], folder)
+        every = opened(PretrainingTask.name, [*argv, f"--{_ALL}", "false"], folder).train_set
     except M33DError:
         return  # frames that nobody asked for
     more = len(every) - len(train_set)

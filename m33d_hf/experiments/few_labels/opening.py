@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
+
+from torch import nn
 
 from m33d_hf.data.loader.loading import SampleDataset
 from m33d_hf.training.recipe.arguments import RunArguments
@@ -13,10 +16,18 @@ from m33d_hf.training.settling.settle import settle
 from m33d_hf.training.tasks.base import Task, build_task
 
 
-def opened(
-    name: str, argv: Sequence[str], folder: str
-) -> tuple[RunArguments, Task, SampleDataset, SampleDataset | None]:
-    """Arguments, task, training and evaluation data.
+class Opened(NamedTuple):
+    """Arguments, task, model before its training, training and evaluation data."""
+
+    args: RunArguments
+    task: Task
+    model: nn.Module
+    train_set: SampleDataset
+    eval_set: SampleDataset | None
+
+
+def opened(name: str, argv: Sequence[str], folder: str) -> Opened:
+    """What a run would begin with.
 
     Args:
         name: of the task.
@@ -30,4 +41,4 @@ def opened(
     task = build_task(name)
     model = build_model(args, task)
     check_metric(args, task, model)
-    return args, task, *task.build_datasets(args, model)
+    return Opened(args, task, model, *task.build_datasets(args, model))

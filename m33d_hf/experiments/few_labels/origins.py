@@ -64,7 +64,7 @@ def _data(study: Study, folder: Path) -> str:
     name = CLIPS if study.task == PHASES else study.task
     try:
         words = [*without(study.words, _ALLOWED), _ALLOWED, "true"]
-        _, task, train_set, eval_set = opened(name, words, str(folder / "runs" / "data"))
+        _, task, _, train_set, eval_set = opened(name, words, str(folder / "runs" / "data"))
         return f"{task.data_digest(train_set)} {'' if eval_set is None else eval_set.source.digest()}"
     except M33DError:
         return ""
@@ -73,7 +73,7 @@ def _data(study: Study, folder: Path) -> str:
 def _pretraining(study: Study, method: str, folder: Path) -> str:
     try:
         words = [*study.pretraining_words, "--method", method]
-        args, task, train_set, _ = opened(PretrainingTask.name, words, str(folder / "runs" / "data"))
+        args, task, _, train_set, _ = opened(PretrainingTask.name, words, str(folder / "runs" / "data"))
         return f"{task.data_digest(train_set)} {'' if args.init_from is None else _weights(args.init_from)}"
     except M33DError:
         return ""

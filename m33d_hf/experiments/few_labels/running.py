@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from m33d_hf.data.files.sealed_json import write_sealed_json
 from m33d_hf.data.remembering import remembering
@@ -40,10 +42,15 @@ def run_study(
     folder, compute = folder.absolute(), compute or Compute()
     with remembering():  # all of them look at the same files
         jobs = jobs_of_study(study, folder, compute, origins_of(study, folder))
-        check_runs(jobs, folder, fresh)
+        looked_at = check_runs(jobs, folder, fresh)
+    _tell_unlike(study, looked_at)  # not after hours alone
     rows, count = run_jobs(jobs, folder, workers, compute, discard=LEFT_BY_RUNS if fresh else ())
     results = {**results_of(study, rows), "workers": count, "environment": environment(compute)}
     write_sealed_json(folder / RESULTS, results)
+    _tell_unlike(study, rows)
+    return report(folder)
+
+
+def _tell_unlike(study: Study, rows: Mapping[str, Mapping[str, Any]]) -> None:
     for sentence in unlike_words(study, rows):
         print("\n" + sentence.replace("**", ""), flush=True)
-    return report(folder)

@@ -127,8 +127,12 @@ def without_depth(videos: Iterable[SourceVideo]) -> list[str]:
     return [video.key for video in shown if not video.may_have_depth]
 
 
-def source_options(words: Sequence[str]) -> dict[str, Any]:
+def source_options(words: Sequence[str], flag: str = "--options", example: str = "depth_scale=1000") -> dict[str, Any]:
     """{"depth_scale": 1000} of ["depth_scale=1000"], values as in YAML.
+
+    Args:
+        words: NAME=VALUE each.
+        flag, example: for messages.
 
     Raises:
         ConfigError: a word of another form.
@@ -137,11 +141,11 @@ def source_options(words: Sequence[str]) -> dict[str, Any]:
     for word in words:
         name, equals, value = word.partition("=")
         if not (name and equals and value):
-            raise ConfigError(f"--options takes NAME=VALUE, such as depth_scale=1000, not {word!r}")
+            raise ConfigError(f"{flag} takes NAME=VALUE, such as {example}, not {word!r}")
         try:
             found[name] = yaml.safe_load(value)
         except yaml.YAMLError as error:
-            raise ConfigError(f"--options: the value of {name} cannot be read: {value!r}") from error
+            raise ConfigError(f"{flag}: the value of {name} cannot be read: {value!r}") from error
     return found
 
 

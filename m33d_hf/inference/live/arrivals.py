@@ -98,7 +98,7 @@ class GivenFrames(Arrivals):
 
 
 class StreamFrames(Arrivals):
-    """The frames of an address that PyAV opens: rtsp, http, hls, tcp, udp, srt, a camera.
+    """The frames of an address that PyAV opens: rtsp, http, hls, tcp, udp, srt, a camera, a pipe.
 
     Args:
         address: for FFmpeg.
@@ -140,7 +140,8 @@ class StreamFrames(Arrivals):
             return "stalled", f"nothing came for {self.patience + 1:g} s"
         if file.broken:
             return "broken", f"the connection broke ({file.reason})"
-        if self.address.lower().startswith(_WITHOUT_END):
+        pipe = not is_address(self.address) and Path(self.address).is_fifo()
+        if pipe or self.address.lower().startswith(_WITHOUT_END):
             return "closed", "the sender closed the connection, and nothing tells whether all was sent"
         return "finished", "the sender closed the stream"
 

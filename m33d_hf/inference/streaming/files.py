@@ -37,7 +37,7 @@ class FollowOptions:
     """What to follow, and how; see `ActionDetector.follow`.
 
     Attributes:
-        source: an address, a file that grows, or a device (with `stream_format`); of several cameras of a case each by
+        source: an address, a file that grows, a pipe, or a device (with `stream_format`); of several cameras each by
             the name of its camera.
         folder: for the table and the state.
         timeout: seconds without a frame that count as stalled.
@@ -74,10 +74,11 @@ class FollowOptions:
 
     @property
     def growing(self) -> bool:
-        """Whether the source is a file, or may be one."""
-        if isinstance(self.source, str) and is_address(self.source):
-            return False
-        return self.stream_format is None
+        """Whether a source is a file, or may be one: with a format, which devices need as a rule, only one that is
+        there."""
+        sources = [self.source] if isinstance(self.source, str) else list(self.source.values())
+        files = [each for each in sources if not is_address(each)]
+        return bool(files) and (self.stream_format is None or any(Path(each).is_file() for each in files))
 
     @property
     def table(self) -> Path:

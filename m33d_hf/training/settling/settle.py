@@ -58,16 +58,21 @@ def run_arguments(argv: list[str], task: str) -> RunArguments:
     return settle(resolve(argv, task)).args
 
 
-def settle(resolved: Resolved) -> Settled:
+def settle(resolved: Resolved, trains: bool = True) -> Settled:
     """Decide what a command line and its recipe leave to the checkpoint, the data and the machine.
+
+    Args:
+        resolved: what was said.
+        trains: whether a model is trained; a probe of `init_from` is nothing that continues the run whose output
+            folder it has, and no word of steps and their time is true of it.
 
     Raises:
         CheckpointError, ConversionError: `init_from` cannot be read, or does not say what nobody else says.
         ConfigError, DataError: data that cannot be used, where it has to be looked at; a checkpoint of clips for a
             method that was read for images; a key that is `auto` and that nothing decides for this task.
     """
-    work = _Work(copy.deepcopy(resolved.args), dict(resolved.origins), set(resolved.open_keys))
-    earlier = _earlier(work.args)
+    work = _Work(copy.deepcopy(resolved.args), dict(resolved.origins), set(resolved.open_keys), trains)
+    earlier = _earlier(work.args) if trains else None
     if earlier is not None:
         work.follow(*earlier)
     elif work.args.replay is None:
@@ -107,8 +112,8 @@ def _earlier(args: RunArguments) -> tuple[str, Mapping[str, Any]] | None:
 class _Work:
     """Arguments that are being settled."""
 
-    def __init__(self, args: RunArguments, origins: dict[str, str], open_keys: set[str]) -> None:
-        self.args, self.origins, self.open = args, origins, open_keys
+    def __init__(self, args: RunArguments, origins: dict[str, str], open_keys: set[str], trains: bool) -> None:
+        self.args, self.origins, self.open, self.trains = args, origins, open_keys, trains
         self.lines: list[str] = []
         self.decided: dict[str, str] = {}
 
@@ -261,17 +266,20 @@ class _Work:
 
     def _said(self, machine: Machine, data: DataFacts, config: M33DConfig) -> list[str]:
         args = self.args
-        steps = args.train.max_steps or 0
-        effective = args.train.batch_size * args.train.accumulation * machine.processes
-        seconds = Work(args.task, machine, data, config, effective).seconds(steps)
         height, width = config.image_height_width
         patch = "x".join(map(str, dict.fromkeys(config.patch_height_width)))
         unit = f"{config.num_frames} frames of {height}x{width}" if config.is_clip_model else f"{height}x{width}"
         what = plural(data.samples, "clip" if config.is_clip_model else "frame")
         model = f"ViT of width {config.hidden_size}, {plural(config.num_hidden_layers, 'layer')}, patch {patch}"
+        seen = f"{what}, {machine}: {model}, {unit}"
+        if not self.trains:
+            return [seen, *data.notes]
+        steps = args.train.max_steps or 0
+        effective = args.train.batch_size * args.train.accumulation * machine.processes
+        seconds = Work(args.task, machine, data, config, effective).seconds(steps)
         length = plural(steps, "step") if args.train.max_steps else f"{args.train.epochs:g} epochs"
         about = f"{length}, about {duration(seconds)}" if args.train.max_steps else length
-        lines = [f"{what}, {machine}: {model}, {unit}, batch {effective}, {about}"]
+        lines = [f"{seen}, batch {effective}, {about}"]
         if PRIOR_WEIGHT in self.open:
             lines.append(
                 f"before that, a trial of {shorter(steps) or 'half the'} steps on four fifths of the training frames "

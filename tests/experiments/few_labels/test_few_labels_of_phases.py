@@ -216,6 +216,33 @@ def test_the_first_figure_decides_and_both_have_a_question(tmp_path: Path) -> No
     assert {found.pair.column for found in declared(results)} == {"labels-0.2", "labels-0.2-video_accuracy"}
 
 
+def test_a_second_stage_that_does_not_fit_the_first_is_met_before_anything_is_trained(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two frames, 1 apart, span 2 of the 4 that clips are cut by: the first stage takes that, the second does not."""
+    words = [
+        *("--recipe", "own/phases_clips", "--data.root", str(root), *TINY, "--data.num_workers", "0"),
+        *("--data.options.clip_span", "4", "--data.options.fps", "5", "--data.options.cameras", "_cam*"),
+        *("--train.max_steps", "2", "--temporal_recipe", "own/phases", "--temporal_steps", "2"),
+        *("--data.allow_missing_classes", "true", "--fractions", "0.5", "1", "--seeds", "0", "1", "--workers", "1"),
+        *("--start", "scratch", "--start", "again", "--output_dir", str(tmp_path / "out")),
+    ]
+    assert main([*words, "--data.frame_stride", "1"]) == 2
+    said = capsys.readouterr().err
+    assert (
+        "Nothing was trained" in said
+        and "labels-0.5-scratch-s0, labels-1-scratch-s0: data.options.clip_span is 4" in said
+    )
+    assert "span 2 frames (num_frames 2 x data.frame_stride 1)" in said
+    assert said.count("clip_span is 4") == 1 and not (tmp_path / "out" / "rows").exists()
+    fitting = [*words, "--data.frame_stride", "2"]
+    assert main([*fitting, "--temporal", "evaluation.metric=mIoU"]) == 2
+    assert "mIoU" in capsys.readouterr().err
+    assert main([*fitting, "--temporal", "model.hidden_size=64"]) == 2
+    said = capsys.readouterr().err
+    assert "the output of the first stage differs from the model that the run describes: hidden_size is 16" in said
+
+
 def test_two_stages_from_end_to_end(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Too few videos to say anything, but all of the way is walked: frames on disk to a page with both figures."""
     options = ["--data.options.clip_span", "4", "--data.options.fps", "5", "--data.options.cameras", "_cam*"]

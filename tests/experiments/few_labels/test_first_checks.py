@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from helpers.frames_on_disk import write_frames
 from m33d_hf.data.files.sealed_json import write_sealed_json
 from m33d_hf.errors import ConfigError
 from m33d_hf.experiments.compute import Compute
+from m33d_hf.experiments.few_labels import running
 from m33d_hf.experiments.few_labels.first_checks import check_runs
 from m33d_hf.experiments.few_labels.jobs import jobs_of_study
 from m33d_hf.experiments.few_labels.study import Amount, Start, Study
@@ -91,6 +93,33 @@ def test_a_pretraining_is_looked_at_once_and_what_starts_from_it_without_its_wei
     wrong = replace(study, pretraining_words=tuple(words))
     with pytest.raises(ConfigError, match=r"pretrain-mae-s0: .*cases\d/nothing"):
         check_runs(jobs_of_study(wrong, tmp_path, Compute()), tmp_path)
+
+
+def test_that_starts_differ_in_more_than_weights_is_said_before_anything_is_trained(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The recipe decides the width of scratch; that of the pre-training is stated, and its fine-tuning has it."""
+
+    def stop(*_given: object, **_named: object) -> None:
+        raise ConfigError("the training would begin here")
+
+    monkeypatch.setattr(running, "run_jobs", stop)
+    small = _study(root, "--data.allow_missing_classes", "true", starts=(Start("scratch"), Start("mae", "videomae")))
+    shared = ("--data.allow_missing_classes", "true", "--data.root", str(root), "--model.image_size", "16")
+    shared += ("--model.patch_size", "8", "--data.options.fps", "5", "--data.num_workers", "0")
+    words = ("--recipe", "own/phases_clips", *shared, "--train.max_steps", "2", "--model.num_frames", "2")
+    words += ("--data.options.clip_span", "4", "--data.frame_stride", "2")
+    with pytest.raises(ConfigError, match="would begin here"):
+        running.run_study(replace(small, words=words), tmp_path / "unlike", 1)
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "more than their weights" in line]
+    assert re.search(r"scratch: hidden_size (?!16,)\d+, .*; mae: hidden_size 16, num_hidden_layers 1", line)
+    with pytest.raises(ConfigError, match="would begin here"):
+        running.run_study(small, tmp_path / "alike", 1)
+    assert "more than their weights" not in capsys.readouterr().out
+    other = tuple("32" if before == "--model.hidden_size" else word
+                  for before, word in zip(("", *small.pretraining_words), small.pretraining_words))  # fmt: skip
+    with pytest.raises(ConfigError, match=r"pretrain-mae-s0: .*the output of pretrain-mae-s0.*hidden_size"):
+        running.run_study(replace(small, pretraining_words=other), tmp_path / "contradicting", 1)
 
 
 def test_the_script_stops_before_any_output(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -86,6 +86,31 @@ def test_rows_are_there_while_the_file_grows_and_all_of_them_after_going_on(
     assert sum("stalled" in row["note"] for row in _rows(table)) == 2
 
 
+def test_a_file_is_waited_for_whatever_its_format_and_a_pipe_ends_where_its_sender_does(
+    tmp_path: Path, film: Path, words: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    format_of = ["--stream_format", "mpegts"]
+    assert detect_actions.main([*words, "--follow", str(film), *format_of]) == 1
+    rows = _rows(tmp_path / "out" / "film_live.csv")
+    assert (
+        rows[-1]["note"] == "stalled: the file has not grown for 1 s"
+        and "go on with --resume" in capfd.readouterr().err
+    )
+    both = FollowOptions({"left": "/dev/null", "right": str(film)}, tmp_path, stream_format="mpegts")
+    assert both.growing and not FollowOptions("/dev/null", tmp_path, stream_format="v4l2").growing
+    assert not FollowOptions("video=Camera", tmp_path, stream_format="dshow").growing
+    for name, given in (("plain", []), ("stated", format_of)):
+        pipe = tmp_path / name
+        os.mkfifo(pipe)
+        sending = threading.Thread(target=pipe.write_bytes, args=(film.read_bytes(),))
+        sending.start()
+        assert detect_actions.main([*words[:-1], "5", "--follow", str(pipe), *given]) == 0, capfd.readouterr().err
+        sending.join()
+        seen = _rows(tmp_path / "out" / f"{name}_live.csv")
+        assert seen[-1]["note"].startswith("closed: the sender closed the connection, and nothing tells whether all")
+        assert [row["phase"] for row in seen[:-1]] == [row["phase"] for row in rows[:-1]]
+
+
 def test_ctrl_c_ends_it_cleanly(
     tmp_path: Path, film: Path, words: list[str], capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -65,7 +65,7 @@ def check(commands: list[NextCommand]) -> dict[str, list[str]]:
             resolve(rest, TASK_OF[name])
         elif name == "run_probe.py":
             own, others = _own_options(rest)
-            parse_arguments(others, "semantic_segmentation" if own.dense else "video_classification")
+            resolve(others, "semantic_segmentation" if own.dense else "video_classification")
         elif (ROOT / script).is_file():  # argparse: the flags are in its text
             text = (ROOT / script).read_text(encoding="utf-8")
             if name == "check_data.py":
