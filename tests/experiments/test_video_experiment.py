@@ -131,6 +131,15 @@ def test_the_report_can_be_moved(tmp_path: Path) -> None:
         assert "(figures/actions_confusion_matrix.png)" in shown and "(figures/phases_timeline_0.png)" in shown
 
 
+def test_rows_that_ran_before_a_move_are_found_where_they_lie_now(tmp_path: Path) -> None:
+    plan = load_plan("demo-video", "full", tmp_path / "new")
+    entry = {"status": "done", "stage": None, "steps": 1, "seconds": 1.0, "flops": 1.0, "cpu_seconds": 1.0,
+             "encoder_parameters": 5, "diagnostics": {}, "metrics": {"map": 0.5}}  # fmt: skip
+    old = {"folder": "/old/runs/phases/temporal", "log": "/old/rows/a.log"}
+    rows = {job.id: {**entry, **old} for job in jobs_of(plan)}
+    assert {row["folder"] for row in collect(plan, rows)["rows"]} == {"runs/phases/temporal"}
+
+
 def test_a_videomae_that_has_not_learnt_gets_no_verdict(tmp_path: Path) -> None:
     results = _results(tmp_path)
     for entry in results["pretraining"]:
