@@ -51,7 +51,7 @@ def _stages(plan: Plan, rows: Rows, name: str, seed: int) -> dict[str, Any]:
     merged = pretraining_entry(plan, rows, name, seed)
     entry = {"id": f"pretrain-{name}-s{seed}", "method": name, "seed": seed, "status": merged["status"]}
     if merged["status"] != DONE:
-        return {**entry, "error": merged["error"]}
+        return {**entry, **kept(merged, "error", "job")}
     *_, last = stages = [rows[plan.pretraining_id(link, seed)] for link in plan.chain(name)]
     probed = rows.get(f"probe-{name}-s{seed}", {}).get("diagnostics", {})
     diagnostics = {k: v for k, v in merged["diagnostics"].items() if k in last["diagnostics"] or "retrieval_" in k}

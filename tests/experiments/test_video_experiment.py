@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from m33d_hf.data.sources import build_source
 from m33d_hf.errors import ConfigError
+from m33d_hf.experiments import rendering
 from m33d_hf.experiments.collecting import collect
 from m33d_hf.experiments.commands import jobs_of
 from m33d_hf.experiments.driver import report
@@ -46,6 +48,20 @@ def test_the_jobs_hang_together(tmp_path: Path) -> None:
     assert "--init_from" not in jobs["actions-1-videomae-s0"].parameters["test_argv"]
     with pytest.raises(ConfigError, match="full"):
         load_plan("demo-video", "ful", tmp_path)
+
+
+def test_floors_are_of_the_split_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[tuple[str, int]] = []
+
+    def build(name: str, split: str, **options: Any) -> Any:
+        read.append((split, options.get("num_frames", options.get("num_videos"))))
+        return build_source(name, split=split, **options)
+
+    monkeypatch.setattr(rendering, "build_source", build)
+    for frames, videos in (({"train": 4, "validation": 3}, None), (None, {"train": 4, "validation": 3})):
+        row = floors("validation", None, frames=frames, videos=videos)
+        assert row["split"] == "validation" and read == [("train", 4), ("validation", 3)]
+        read.clear()
 
 
 def test_rows_train_and_judge(tmp_path: Path) -> None:
