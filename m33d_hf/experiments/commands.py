@@ -126,6 +126,8 @@ class _Commands:
             job_id, seed, int(name in self.plan.trained and self.plan.content.get("pictures", 0))
         )
         cost = self._seconds(f"pretrain-{name}", argv, "pretraining", steps)
+        if entry["part"] == "clips":
+            cost *= self.plan.costs.get("clip_pretraining", 1.0)
         says = entry.get("says", self.plan.content.get("says", "pre-training {name}, seed {seed}"))
         return Job(job_id, f"{ROWS}:pretrain", parameters, needs, cost, says.format(name=name, seed=seed))
 
