@@ -17,7 +17,8 @@ def pretraining_entry(plan: Plan, rows: Rows, name: str, seed: int) -> dict[str,
     entry: dict[str, Any] = {"variant": name, "seed": seed, "status": DONE}
     for stage in stages:
         if stage["status"] != DONE:
-            return {**entry, "status": stage["status"], "error": f"{stage['id']}: {stage['error']}"}
+            error = f"{stage['id']}: {stage['error']}"
+            return {**entry, "status": stage["status"], "error": error, "job": stage["id"]}
     diagnostics: dict[str, float] = {}
     for stage in stages:
         known = stage["diagnostics"].items()

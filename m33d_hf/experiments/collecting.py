@@ -13,7 +13,7 @@ from typing import Any
 from m33d_hf.experiments.collected import Rows, kept, pretraining_entry, wall_seconds
 from m33d_hf.experiments.demo_forms import demo_form, video_form
 from m33d_hf.experiments.plan import Plan, row_id
-from m33d_hf.experiments.report.results import DONE
+from m33d_hf.experiments.report.results import DONE, TEST
 
 
 def collect(plan: Plan, rows: Rows) -> dict[str, Any]:
@@ -65,7 +65,8 @@ def _columns(plan: Plan, rows: Rows) -> list[dict[str, Any]]:
         }
         known |= {"labels": how.get("labels"), "steps": plan.budget[how["steps"]] if "steps" in how else 0}
         value = floor.get("value") if column["metric"] != "knn/top1" else None
-        found.append({**known, "split": plan.split, "floor": value, "floor_text": floor.get("how", "")})
+        of = {"split": plan.split, "floor_split": rows["floors"].get("split", TEST)}
+        found.append({**known, **of, "floor": value, "floor_text": floor.get("how", "")})
     return found
 
 
@@ -142,7 +143,8 @@ def _measured(plan: Plan, rows: Rows) -> list[dict[str, Any]]:
             before = pretraining_entry(plan, rows, name, seed) if plan.chain(name) else {"flops": 0.0}
             for item in plan.measurements(name):
                 for draw in plan.draws(item):
-                    row = rows[row_id(item, name, seed, draw)]
+                    job = row_id(item, name, seed, draw)
+                    row = rows[job]
                     values = _values(plan, item, row)
                     spent = kept(row, "status", "error", "steps", "seconds", "cpu_seconds", "flops")
                     for column in _metrics_of(plan, item, row):
@@ -150,6 +152,7 @@ def _measured(plan: Plan, rows: Rows) -> list[dict[str, Any]]:
                             "id": row_id(column, name, seed, draw),
                             "variant": name,
                             "column": column,
+                            "job": job,
                         }
                         what |= {"seed": seed, **({"draw": draw} if draw else {})}
                         found.append({**what, **spent, "value": values.get(column), "metrics": row.get("metrics", {}),

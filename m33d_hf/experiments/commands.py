@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +27,28 @@ def jobs_of(plan: Plan) -> list[Job]:
 
     With `pretraining_first` all pre-trainings come before all measurements.
     """
-    return _Commands(plan).jobs()
+    return _Commands(plan, RunFolders(plan.folder)).jobs()
+
+
+def jobs_at(plan: Plan, folder: Path, cache_dir: str | None, folders: Mapping[str, str]) -> list[Job]:
+    """As `jobs_of` in another place.
+
+    Args:
+        plan: what is run.
+        folder: outputs there.
+        cache_dir: where rooms are rendered there; None = the user's cache.
+        folders: job id -> name of its run folder, where it is known; others are named by their settings.
+    """
+    there = dataclasses.replace(plan, folder=folder, cache_dir=cache_dir)
+    return _Commands(there, RunFolders(folder, folders)).jobs()
 
 
 class _Commands:
     """Ids of jobs are ``pretrain-<entry>-s<seed>`` (or as the entry's `job` says) and
     ``<measurement>-<entry>-s<seed>``, with ``grid-<number>-<entry>`` for those of the grid."""
 
-    def __init__(self, plan: Plan) -> None:
-        self.plan, self.compute = plan, plan.compute
+    def __init__(self, plan: Plan, folders: RunFolders) -> None:
+        self.plan, self.compute, self._folders = plan, plan.compute, folders
         self._kinds = {"dense": self._dense, "actions": self._actions, "probe": self._probe, "phases": self._phases}
         self._pretrainings: dict[tuple[str, int], Job] = {}
         self._step_seconds: dict[str, float] = {}
@@ -104,13 +119,15 @@ class _Commands:
         argv += start
         parameters = {
             "argv": argv,
-            "output_dir": run_folder(self.plan.folder, job_id, (argv, "pretraining")),
+            "output_dir": self._folders.of(job_id, (argv, "pretraining")),
             "steps": steps,
         }
         parameters |= self._picture(
             job_id, seed, int(name in self.plan.trained and self.plan.content.get("pictures", 0))
         )
         cost = self._seconds(f"pretrain-{name}", argv, "pretraining", steps)
+        if entry["part"] == "clips":
+            cost *= self.plan.costs.get("clip_pretraining", 1.0)
         says = entry.get("says", self.plan.content.get("says", "pre-training {name}, seed {seed}"))
         return Job(job_id, f"{ROWS}:pretrain", parameters, needs, cost, says.format(name=name, seed=seed))
 
@@ -166,7 +183,7 @@ class _Commands:
         argv += ["--evaluation.every_steps", str(max(1, steps // looks))] if looks else ["--evaluation.at_end", "false"]
         test_argv = [*without(argv, "--init_from"), *self._data("frames", split)]
         argv += self._data("frames", "validation" if looks else split)
-        folder = run_folder(self.plan.folder, job_id, (argv, how["task"]))
+        folder = self._folders.of(job_id, (argv, how["task"]))
         parameters = {"task": how["task"], "argv": argv, "test_argv": test_argv, "output_dir": folder, "steps": steps}
         parameters |= self._picture(job_id, seed, int(how.get("picture", 0))) | kept(how, "inputs")
         return parameters, self._seconds(how["task"], argv, how["task"], steps)
@@ -174,15 +191,13 @@ class _Commands:
     def _actions(self, job_id: str, how: Mapping[str, Any], words: list[str], seed: int, split: str) -> Measured:
         steps = self.plan.budget[how["steps"]]
         argv = [*words, *training_length(steps), "--evaluation.at_end", "false", *self._data("clips", split)]
-        folder = run_folder(self.plan.folder, job_id, (argv, CLIP_TASK))
+        folder = self._folders.of(job_id, (argv, CLIP_TASK))
         parameters = {"argv": argv, "test_argv": without(argv, "--init_from"), "output_dir": folder, "steps": steps}
         return parameters, self._seconds("actions", argv, CLIP_TASK, steps)
 
     def _probe(self, job_id: str, how: Mapping[str, Any], words: list[str], seed: int, split: str) -> Measured:
         argv = [*words, *self._data("clips", split)]
-        return {"argv": argv, "output_dir": run_folder(self.plan.folder, job_id, (argv, CLIP_TASK))}, self.plan.costs[
-            "probe"
-        ]
+        return {"argv": argv, "output_dir": self._folders.of(job_id, (argv, CLIP_TASK))}, self.plan.costs["probe"]
 
     def _phases(self, job_id: str, how: Mapping[str, Any], words: list[str], seed: int, split: str) -> Measured:
         steps = self.plan.budget[how["steps"]]
@@ -192,7 +207,7 @@ class _Commands:
             length = self.plan.budget[how["temporal_steps"]]
             second += ["--train.max_steps", str(length), "--evaluation.every_steps", str(length)]
         second += self._data("videos", split)
-        folder = run_folder(self.plan.folder, job_id, (first, CLIP_TASK), (second, "action_detection"))
+        folder = self._folders.of(job_id, (first, CLIP_TASK), (second, "action_detection"))
         parameters = {"clip_argv": first, "temporal_argv": second, "output_dir": folder, "steps": steps}
         return parameters, self._seconds("phases", first, CLIP_TASK, steps) + self.plan.costs["phases"]
 
@@ -232,6 +247,28 @@ def run_folder(folder: Path, name: str, *runs: tuple[Sequence[str], str], beside
     settings += beside
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
     return str(folder / "runs" / f"{name}-{digest}")
+
+
+@dataclass(frozen=True)
+class RunFolders:
+    """Where the runs of rows go.
+
+    Attributes:
+        outputs: of the experiment.
+        known: row -> name of its folder; those of rows that were begun elsewhere, which keep it.
+    """
+
+    outputs: Path
+    known: Mapping[str, str] = field(default_factory=dict)
+
+    def of(self, name: str, *runs: tuple[Sequence[str], str], beside: Sequence[str] = ()) -> str:
+        """As `run_folder`, unless it is known."""
+        known = self.known.get(name)
+        return (
+            run_folder(self.outputs, name, *runs, beside=beside)
+            if known is None
+            else str(self.outputs / "runs" / known)
+        )
 
 
 def training_length(steps: int, warmup: float = WARMUP) -> list[str]:

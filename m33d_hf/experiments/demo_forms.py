@@ -51,7 +51,7 @@ def _stages(plan: Plan, rows: Rows, name: str, seed: int) -> dict[str, Any]:
     merged = pretraining_entry(plan, rows, name, seed)
     entry = {"id": f"pretrain-{name}-s{seed}", "method": name, "seed": seed, "status": merged["status"]}
     if merged["status"] != DONE:
-        return {**entry, "error": merged["error"]}
+        return {**entry, **kept(merged, "error", "job")}
     *_, last = stages = [rows[plan.pretraining_id(link, seed)] for link in plan.chain(name)]
     probed = rows.get(f"probe-{name}-s{seed}", {}).get("diagnostics", {})
     diagnostics = {k: v for k, v in merged["diagnostics"].items() if k in last["diagnostics"] or "retrieval_" in k}
@@ -128,6 +128,7 @@ def _video_row(name: str, row: Mapping[str, Any], outputs: Path) -> dict[str, An
     entry = {"id": name, "task": task, "method": "", "fraction": 0.0, "seed": -1}
     if task in ("actions", "phases"):
         entry |= {"fraction": float(rest[0]), "method": rest[1], "seed": int(rest[2].removeprefix("s"))}
-    # Results are moved and published, and say nothing of the machine.
-    place = {"folder": os.path.relpath(row["folder"], outputs)} if "folder" in row else {}
+    # Results are moved and published, and say nothing of the machine; the folder may have moved since the row ran.
+    ran_in = Path(row["log"]).parents[1] if "log" in row else outputs
+    place = {"folder": os.path.relpath(row["folder"], ran_in)} if "folder" in row else {}
     return {**entry, **kept(row, "status", "error", "metrics", "seconds", "steps"), **place}

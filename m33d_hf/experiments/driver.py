@@ -14,10 +14,11 @@ from m33d_hf.data.files.atomic_writing import remove_leftovers
 from m33d_hf.data.files.sealed_json import write_sealed_json
 from m33d_hf.errors import ConfigError
 from m33d_hf.experiments.collecting import collect
-from m33d_hf.experiments.commands import jobs_of
+from m33d_hf.experiments.commands import jobs_at, jobs_of
 from m33d_hf.experiments.compute import Compute, available_cores, environment
 from m33d_hf.experiments.costs import dry_run_lines, estimate
 from m33d_hf.experiments.jobs import Job, Runner
+from m33d_hf.experiments.places import Begun, begun, discard_former_starts, jobs_in_place
 from m33d_hf.experiments.plan import load_plan
 from m33d_hf.experiments.progress import ProgressLine
 from m33d_hf.experiments.reading import as_tables
@@ -56,17 +57,23 @@ def run(
 
     Returns:
         Exit code: 0, or 1 when a row failed.
+
+    Raises:
+        ConfigError: the folder holds what another plan or budget took hours for, and it is not `fresh`.
     """
     folder = folder.absolute()
     plan = load_plan(name, budget, folder, cache_dir)
-    jobs = jobs_of(plan)
     count = process_count(workers, plan.compute)
     if dry_run:
+        jobs = jobs_of(plan)
         print("\n".join(dry_run_lines(plan, jobs, count)), flush=True)
         return 0
+    here = Begun(plan.name, budget, str(folder), cache_dir)
+    place = begun(here, fresh)
+    jobs = jobs_in_place(lambda *where: jobs_at(plan, *where), here, place, fresh)
     if plan.content.get("estimate"):
         print(estimate(jobs, count, budget), flush=True)
-    rows, count = run_jobs(jobs, folder, workers, plan.compute, discard=LEFT_BY_RUNS if fresh else ())
+    rows, count = run_jobs(jobs, folder, workers, plan.compute, discard=LEFT_BY_RUNS if fresh else (), place=place)
     with understood(folder / "rows"):
         results = {**collect(plan, rows), "workers": count, "environment": environment(plan.compute)}
         if plan.content.get("expectations"):
@@ -115,6 +122,7 @@ def run_jobs(
     workers: int | None,
     compute: Compute | None = None,
     discard: Sequence[str] = (),
+    place: Begun | None = None,
 ) -> tuple[dict[str, dict[str, Any]], int]:
     """Run what is not finished yet.
 
@@ -124,6 +132,7 @@ def run_jobs(
         workers: processes; None = as `compute` says.
         compute: where the jobs run, which their command lines say; None = one-thread processes on the CPU.
         discard: parts of the folder to throw away first.
+        place: what the folder holds, for later calls; None = nothing of a plan.
 
     Returns:
         The rows by job id, and the number of processes.
@@ -140,10 +149,13 @@ def run_jobs(
 
     # Two runners in one folder would take each other's runs for failures.
     with output_lock(folder):
-        for place in (folder, folder / "rows"):
-            remove_leftovers(place)
+        for kept in (folder, folder / "rows"):
+            remove_leftovers(kept)
         for part in discard:
             shutil.rmtree(folder / part, ignore_errors=True)
+        if place is not None:
+            place.keep(folder)
+            discard_former_starts(jobs, folder, place)
         runner = Runner(folder / "rows", count, ProgressLine(jobs, count, done_fraction), start_worker)
         return runner.run(jobs), count
 

@@ -30,6 +30,7 @@ from m33d_hf.errors import ConfigError, CorruptFileError, type_and_text
 from m33d_hf.experiments.report.results import DONE
 
 FAILED, BLOCKED = "failed", "blocked"
+_NAMED = 6  # rows in one line
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class Job:
         needs: ids of jobs that must be done before.
         cost: expected seconds on one core; only the progress line uses it.
         label: what the progress line says; the id where empty.
+        known_as: fingerprint of the same job where its folder was begun; empty = there.
     """
 
     id: str
@@ -51,9 +53,12 @@ class Job:
     needs: tuple[str, ...] = ()
     cost: float = 1.0
     label: str = ""
+    known_as: str = ""
 
     def fingerprint(self) -> str:
         """Digest of what the job does: a row on disk with another one is out of date."""
+        if self.known_as:
+            return self.known_as
         text = json.dumps([self.function, dict(self.parameters)], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -89,9 +94,9 @@ def row_path(folder: Path, job_id: str) -> Path:
     return folder / f"{job_id}.json"
 
 
-def stored_row(folder: Path, job: Job) -> dict[str, Any] | None:
-    """The finished row of the same job, or None; failed rows are tried again."""
-    path = row_path(folder, job.id)
+def _finished_row(folder: Path, job_id: str) -> dict[str, Any] | None:
+    """The row of a job that is done, of whatever settings, or None; failed rows are tried again."""
+    path = row_path(folder, job_id)
     if not path.exists():
         return None
     try:
@@ -99,10 +104,44 @@ def stored_row(folder: Path, job: Job) -> dict[str, Any] | None:
     except CorruptFileError as error:
         print(f"{error}; the job is repeated", file=sys.stderr, flush=True)
         return None
-    if row.get("status") != DONE or row.get("fingerprint") != job.fingerprint():
-        return None
     seconds = row.get("wall_seconds")
-    return row if isinstance(seconds, int | float) and math.isfinite(seconds) else None
+    whole = isinstance(seconds, int | float) and math.isfinite(seconds)
+    return row if row.get("status") == DONE and whole else None
+
+
+def stored_row(folder: Path, job: Job) -> dict[str, Any] | None:
+    """The finished row of the same job, or None."""
+    row = _finished_row(folder, job.id)
+    return row if row is not None and row.get("fingerprint") == job.fingerprint() else None
+
+
+def reusable_rows(folder: Path, jobs: Sequence[Job]) -> dict[str, dict[str, Any]]:
+    """The finished rows of the same jobs, each made from others that are; says which finished ones are not among them.
+
+    Args:
+        folder: of the rows.
+        jobs: in an order in which needs come first.
+    """
+    rows: dict[str, dict[str, Any]] = {}
+    changed, following = [], []
+    for job in jobs:
+        row = _finished_row(folder, job.id)
+        if row is None:
+            continue
+        if row.get("fingerprint") != job.fingerprint():
+            changed.append(job.id)
+        # A row is only as good as what it was made from.
+        elif not all(need in rows for need in job.needs):
+            following.append(job.id)
+        else:
+            rows[job.id] = {**row, "reused": True}
+    reasons = (("their settings are other ones", changed), ("what they were made from is run again", following))
+    for reason, names in reasons:
+        if names:
+            more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+            listed = f"{', '.join(names[:_NAMED])}{more}"
+            print(f"finished rows that are run again, since {reason}: {len(names)} ({listed})", flush=True)
+    return rows
 
 
 @contextlib.contextmanager
@@ -176,13 +215,9 @@ class Runner:
             ConfigError: the jobs cannot be ordered.
         """
         check_jobs(jobs)
-        rows: dict[str, dict[str, Any]] = {}
+        rows = reusable_rows(self.folder, jobs)
         for job in jobs:
-            stored = stored_row(self.folder, job)
-            # A row is only as good as what it was made from.
-            if stored is not None and all(rows.get(need, {}).get("reused") for need in job.needs):
-                rows[job.id] = {**stored, "reused": True}
-            else:
+            if job.id not in rows:
                 row_path(self.folder, job.id).unlink(missing_ok=True)
                 (self.folder / f"{job.id}.log").unlink(missing_ok=True)
         waiting = [job for job in jobs if job.id not in rows]

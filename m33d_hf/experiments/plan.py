@@ -38,16 +38,18 @@ class Plan:
         budget_name: key of `budgets`.
         folder: outputs; runs, rows and pictures are below it.
         cache_dir: where rooms are rendered; None = the user's cache.
+        called: by which it is loaded, one of `PLANS`; empty = its own name, which is that of its form of results.json.
     """
 
     content: Mapping[str, Any]
     budget_name: str
     folder: Path
     cache_dir: str | None = None
+    called: str = ""
 
     @property
     def name(self) -> str:
-        """Of the plan."""
+        """As results.json has it."""
         return str(self.content["name"])
 
     @property
@@ -55,7 +57,8 @@ class Plan:
         """What a user types to get this; the full budget of some plans is a target of make."""
         if self.budget_name == "full" and "command" in self.content:
             return str(self.content["command"])
-        plan = "" if self.name == PLANS[0] else f" --plan {self.name}"
+        called = self.called or self.name
+        plan = "" if called == PLANS[0] else f" --plan {called}"
         return f"python scripts/reproduce.py --budget {self.budget_name}{plan}"
 
     def settings(self) -> dict[str, Any]:
@@ -253,7 +256,7 @@ def load_plan(name: str, budget: str, folder: Path, cache_dir: str | None = None
     Raises:
         ConfigError: no such plan or budget.
     """
-    plan = Plan(load_content(name), budget, folder, cache_dir)
+    plan = Plan(load_content(name), budget, folder, cache_dir, name)
     plan.budget, plan.conditions  # noqa: B018 - raise where a name is wrong, before anything starts
     return plan
 

@@ -84,26 +84,18 @@ def floors(
     videos: Counts | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Row:
-    """What a model that looks at nothing can reach, by metric."""
+    """What a model that looks at nothing can reach on `split`, by metric."""
+    used = ("train", split)
     found: dict[str, dict[str, Any]] = {}
     if frames:
-        found |= _frame_floors(
-            *(_rooms(name, frames[size], cache_dir, options) for name, size in _train_and_test(split))
-        )
+        found |= _frame_floors(*(_rooms(name, frames[name], cache_dir, options) for name in used))
     if clips:
         found["top1"] = {"value": 0.1, "how": "chance among ten motions, which are equally frequent"}
     if videos:
-        found |= _place_floors(
-            *(_videos(name, videos[size], cache_dir, options) for name, size in _train_and_test(split))
-        )
+        found |= _place_floors(*(_videos(name, videos[name], cache_dir, options) for name in used))
     told = {name: entry["value"] for name, entry in found.items() if name != "clip_accuracy"}
     text = ", ".join(f"{name} {100 * value:.1f} %" for name, value in told.items())
-    return {"floors": found, "headline": text}
-
-
-def _train_and_test(split: str) -> tuple[tuple[str, str], ...]:
-    """(split, whose size it has) of what is counted and of what is judged: test rooms, as many as `split` has."""
-    return ("train", "train"), ("test", split)
+    return {"floors": found, "split": split, "headline": text}
 
 
 def _frame_floors(train: Any, test: Any) -> dict[str, dict[str, Any]]:

@@ -105,3 +105,13 @@ def test_report_without_results_is_an_error(tmp_path: Path, capsys: pytest.Captu
 def test_unknown_budget_is_an_error_not_a_traceback(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--output_dir", str(tmp_path), "--budget", "ful"]) == 2
     assert "Did you mean 'full'" in capsys.readouterr().err
+
+
+def test_a_quick_look_has_a_folder_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[Path] = []
+    monkeypatch.setattr("m33d_hf.experiments.driver.run", lambda plan, folder, *_: called.append(folder) or 0)
+    for words in ([], ["--budget", "smoke"], ["--part", "video", "--budget", "smoke"], ["--part", "video"]):
+        assert main(words) == 0
+    assert [str(folder) for folder in called] == [
+        "outputs/demo", "outputs/demo-smoke", "outputs/demo-video-smoke", "outputs/demo-video",
+    ]  # fmt: skip

@@ -50,7 +50,7 @@ def test_fresh_throws_away_what_runs_leave_and_some_plans_tell_an_estimate_first
 ) -> None:
     called: list[Sequence[str]] = []
 
-    def stop(*_: object, discard: Sequence[str]) -> None:
+    def stop(*_: object, discard: Sequence[str], place: object) -> None:
         called.append(discard)
         raise ConfigError("far enough")
 

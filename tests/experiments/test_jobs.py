@@ -50,12 +50,22 @@ def test_order_parallel_workers_and_resume(tmp_path: Path) -> None:
     assert _journal(journal)[len(lines) :] == ["start left", "end left", "start last", "end last"]
 
 
-def test_changed_parameters_are_run_again(tmp_path: Path) -> None:
-    journal = tmp_path / "journal"
-    runner = Runner(tmp_path / "rows", 1)
-    runner.run([_work("a", journal)])
-    runner.run([_work("a", journal, seconds=0.01)])
-    assert _journal(journal) == ["start a", "end a"] * 2
+def test_changed_parameters_are_run_again_which_is_said_before(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    journal, after = tmp_path / "journal", ["b", "c", "d", "e", "f", "g", "h"]
+
+    def run(**changed: Any) -> str:
+        jobs = [_work("a", journal, **changed), *(_work(name, journal, ("a",)) for name in after), _work("i", journal)]
+        Runner(tmp_path / "rows", 1).run(jobs)
+        return capsys.readouterr().out
+
+    assert run() == "" and run() == ""
+    told = run(seconds=0.01)
+    assert _journal(journal)[-16:] == [f"{what} {name}" for name in ["a", *after] for what in ("start", "end")]
+    assert _journal(journal).count("start i") == 1
+    assert "run again, since their settings are other ones: 1 (a)" in told
+    assert "run again, since what they were made from is run again: 7 (b, c, d, e, f, g and 1 more)" in told
 
 
 def test_failure_is_a_row_and_blocks_only_what_needs_it(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from m33d_hf.experiments.collecting import collect, questions_of
 from m33d_hf.experiments.commands import jobs_of
-from m33d_hf.experiments.costs import dry_run_lines
+from m33d_hf.experiments.costs import dry_run_lines, estimate
 from m33d_hf.experiments.driver import run
 from m33d_hf.experiments.jobs import Job, check_jobs
 from m33d_hf.experiments.plan import load_plan
@@ -21,6 +21,8 @@ from m33d_hf.experiments.report.reproduction import summary
 from m33d_hf.experiments.report.results import cell, load_results
 from m33d_hf.training.recipe.parsing import parse_arguments
 
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "results" / "README.md").read_text(encoding="utf-8")
 PLANS = (
     *("core", "parts", "masks", "initialisation", "labels", "clips_labels", "clips", "temporal", "rgbd", "gpu"),
     *("confirm_single", "own_method", "own_clips"),
@@ -65,6 +67,39 @@ def test_core_fits_its_hour_and_tells_what_it_would_cost(tmp_path: Path) -> None
     assert "primary: Is M33D+ better than MAE at equal FLOPs and than scratch in segmentation? (Holm over 2)" in said
     gpu = load_plan("gpu", "full", tmp_path)
     assert sum(job.cost for job in jobs_of(gpu)) / 8 <= 5 * 60
+
+
+LISTED = dict(re.findall(r"^\| `(\w+)` \| .* \| (\d:\d\d)(?: of the GPU)? \|$", README, flags=re.M))
+
+
+@pytest.mark.parametrize("name", LISTED)
+def test_the_estimates_that_are_listed_are_those_that_are_told(tmp_path: Path, name: str) -> None:
+    plan = load_plan(name, "full", tmp_path)
+    (told,) = re.findall(r"about (\d+):(\d+):(\d+) in", estimate(jobs_of(plan), plan.compute.workers or 2, "full"))
+    hours, minutes = LISTED[name].split(":")
+    assert abs(60 * int(told[0]) + int(told[1]) + int(told[2]) / 60 - 60 * int(hours) - int(minutes)) <= 1
+
+
+@pytest.mark.parametrize(("name", "measured"), [("own_clips", 1.67), ("clips_labels", 1.30)])
+def test_pretrainings_of_clips_are_expected_to_take_what_they_took(tmp_path: Path, name: str, measured: float) -> None:
+    """`measured`: seconds over what operations alone tell; one figure serves both plans, so that neither is hit."""
+    plan, results = load_plan(name, "full", tmp_path), load_results(ROOT / "results" / name)
+    jobs = {job.id: job.cost for job in jobs_of(plan)}
+    done = [(entry["seconds"], jobs[plan.pretraining_id(entry["variant"], entry["seed"])])
+            for entry in results["pretraining"] if len(plan.chain(entry["variant"])) == 1]  # fmt: skip
+    ratio = sum(seconds for seconds, _ in done) / sum(cost for _, cost in done)
+    assert ratio == pytest.approx(measured / 1.5, rel=0.1)
+
+
+def test_the_masks_that_own_method_compared_are_those_that_are_told(tmp_path: Path) -> None:
+    plan, results = load_plan("own_method", "full", tmp_path), load_results(ROOT / "results" / "own_method")
+    words = plan.recipe_words("shown", 0)
+    ratios = {words[place + 1] for place, word in enumerate(words) if word.endswith("mask_ratio")}
+    steps = {entry["variant"]: entry["steps"] for entry in results["pretraining"]}
+    assert ratios == {"0.8"}
+    told = " ".join(README.split())
+    assert "RGB-D MAE has mask ratios of .8 (RGB and depth), where `own/pretrain` had .75" in told
+    assert f"{steps['shown']:,} steps of the one and {steps['single']:,} of the other" in told
 
 
 def test_fine_tunings_of_an_encoder_differ_in_their_seed_alone(tmp_path: Path) -> None:

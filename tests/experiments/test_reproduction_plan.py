@@ -15,6 +15,7 @@ from m33d_hf.experiments.costs import estimate
 from m33d_hf.experiments.jobs import Job, check_jobs
 from m33d_hf.experiments.plan import Plan, load_plan
 from m33d_hf.experiments.report.results import failures
+from m33d_hf.experiments.report.tables import floors_text
 
 
 @pytest.fixture(scope="module")
@@ -170,6 +171,54 @@ def test_floors_that_failed_are_told(tmp_path: Path) -> None:
     results = collect(plan, rows)
     assert ("floors", "ValueError: no frames") in failures(results)
     assert all(column["floor"] is None for column in results["columns"])
+
+
+def test_a_run_that_failed_is_told_once_whatever_it_fills_and_starts(
+    full: Plan, jobs: dict[str, Job], uncounted: None
+) -> None:
+    rows = {name: _row(job) for name, job in jobs.items()}
+    fills_two = next(name for name in rows if name.startswith("phases-") and name.endswith("-s0"))
+    starts_many = full.pretraining_id("m33d-1", 0)
+    for name in (fills_two, starts_many):
+        rows[name] |= {"status": "failed", "error": "OSError: full"}
+    results = collect(full, rows)
+    filled = [row["column"] for row in results["rows"] if row["status"] != "done"]
+    started = [entry["variant"] for entry in results["pretraining"] if entry["status"] != "done"]
+    assert len(filled) == 3 and len(started) > 6, "a cell each, besides the one of `_row`"
+    errors = dict(failures(results))
+    assert len(errors) == 3
+    assert errors[fills_two] == "OSError: full" and "MemoryError" in errors["semseg-200-mae-s0"]
+    assert f"{starts_many}: OSError: full" in errors.values()
+
+
+@pytest.mark.parametrize(
+    ("plan", "budget", "command"),
+    [
+        ("demo-video", "smoke", "python scripts/reproduce.py --budget smoke --plan demo-video"),
+        ("demo-video", "full", "make demo-video"),
+        ("demo", "smoke", "python scripts/reproduce.py --budget smoke --plan demo"),
+        ("core", "smoke", "python scripts/reproduce.py --budget smoke"),
+    ],
+)
+def test_a_report_names_a_command_that_there_is(tmp_path: Path, plan: str, budget: str, command: str) -> None:
+    assert load_plan(plan, budget, tmp_path).command == command
+    words = command.split()
+    assert words[0] == "make" or words[-1] in (*plan_module.PLANS, budget)
+
+
+def test_floors_are_told_to_be_of_another_split_where_they_are(tmp_path: Path) -> None:
+    """Chance has no split; floors of a row of earlier versions, which does not say, are of the test split."""
+    plan = load_plan("exploration", "smoke", tmp_path)
+    rows = {job.id: _row(job) for job in jobs_of(plan)}
+    floors = {"miou": {"value": 0.1, "how": "the commonest"}, "top1": {"value": 0.1, "how": "chance"}}
+    for told, words in (({}, "the commonest, judged on the test split"), ({"split": "validation"}, "the commonest")):
+        rows["floors"] = {**rows["floors"], "floors": floors, **told}
+        columns = [c for c in collect(plan, rows)["columns"] if c["floor_text"]]
+        assert {column["split"] for column in columns} == {"validation"}
+        text = floors_text({"columns": columns})
+        assert text in (f"Trivial floors: {words}.", f"Trivial floors: {words}; chance.")
+    old = [{key: value for key, value in column.items() if key != "floor_split"} for column in columns]
+    assert "the commonest, judged on the test split" in floors_text({"columns": old})
 
 
 def _row(job: Job) -> dict[str, Any]:

@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from m33d_hf.data.sources import build_source
 from m33d_hf.errors import ConfigError
+from m33d_hf.experiments import rendering
 from m33d_hf.experiments.collecting import collect
 from m33d_hf.experiments.commands import jobs_of
 from m33d_hf.experiments.driver import report
@@ -46,6 +48,20 @@ def test_the_jobs_hang_together(tmp_path: Path) -> None:
     assert "--init_from" not in jobs["actions-1-videomae-s0"].parameters["test_argv"]
     with pytest.raises(ConfigError, match="full"):
         load_plan("demo-video", "ful", tmp_path)
+
+
+def test_floors_are_of_the_split_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[tuple[str, int]] = []
+
+    def build(name: str, split: str, **options: Any) -> Any:
+        read.append((split, options.get("num_frames", options.get("num_videos"))))
+        return build_source(name, split=split, **options)
+
+    monkeypatch.setattr(rendering, "build_source", build)
+    for frames, videos in (({"train": 4, "validation": 3}, None), (None, {"train": 4, "validation": 3})):
+        row = floors("validation", None, frames=frames, videos=videos)
+        assert row["split"] == "validation" and read == [("train", 4), ("validation", 3)]
+        read.clear()
 
 
 def test_rows_train_and_judge(tmp_path: Path) -> None:
@@ -129,6 +145,15 @@ def test_the_report_can_be_moved(tmp_path: Path) -> None:
         write_reports(as_tables(results), folder)
         shown = (folder / "video.md").read_text(encoding="utf-8")
         assert "(figures/actions_confusion_matrix.png)" in shown and "(figures/phases_timeline_0.png)" in shown
+
+
+def test_rows_that_ran_before_a_move_are_found_where_they_lie_now(tmp_path: Path) -> None:
+    plan = load_plan("demo-video", "full", tmp_path / "new")
+    entry = {"status": "done", "stage": None, "steps": 1, "seconds": 1.0, "flops": 1.0, "cpu_seconds": 1.0,
+             "encoder_parameters": 5, "diagnostics": {}, "metrics": {"map": 0.5}}  # fmt: skip
+    old = {"folder": "/old/runs/phases/temporal", "log": "/old/rows/a.log"}
+    rows = {job.id: {**entry, **old} for job in jobs_of(plan)}
+    assert {row["folder"] for row in collect(plan, rows)["rows"]} == {"runs/phases/temporal"}
 
 
 def test_a_videomae_that_has_not_learnt_gets_no_verdict(tmp_path: Path) -> None:

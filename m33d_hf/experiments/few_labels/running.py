@@ -14,7 +14,10 @@ from m33d_hf.experiments.few_labels.first_checks import check_runs
 from m33d_hf.experiments.few_labels.jobs import jobs_of_study
 from m33d_hf.experiments.few_labels.origins import origins_of
 from m33d_hf.experiments.few_labels.study import Study
-from m33d_hf.experiments.few_labels.tables import results_of, unlike_words
+from m33d_hf.experiments.few_labels.tables import BUDGET, results_of, unlike_words
+from m33d_hf.experiments.jobs import Job
+from m33d_hf.experiments.places import Begun, begun, jobs_in_place
+from m33d_hf.experiments.report.reproduction import FEW_LABELS
 from m33d_hf.experiments.report.results import RESULTS
 
 
@@ -35,16 +38,23 @@ def run_study(
         fresh: repeat what is finished.
 
     Raises:
-        ConfigError: see `Study.check`, `Study.check_checkpoints` and `check_runs`.
+        ConfigError: see `Study.check`, `Study.check_checkpoints`, `begun` and `check_runs`.
     """
     study.check()
     study.check_checkpoints()
     folder, compute = folder.absolute(), compute or Compute()
+    here = Begun(FEW_LABELS, BUDGET, str(folder), None)
+    place = begun(here, fresh)
     with remembering():  # all of them look at the same files
-        jobs = jobs_of_study(study, folder, compute, origins_of(study, folder))
+        origins = origins_of(study, folder)
+
+        def make(there: Path, _: str | None, names: Mapping[str, str]) -> list[Job]:
+            return jobs_of_study(study, there, compute, origins, names)
+
+        jobs = jobs_in_place(make, here, place, fresh)
         looked_at = check_runs(jobs, folder, fresh)
     _tell_unlike(study, looked_at)  # not after hours alone
-    rows, count = run_jobs(jobs, folder, workers, compute, discard=LEFT_BY_RUNS if fresh else ())
+    rows, count = run_jobs(jobs, folder, workers, compute, discard=LEFT_BY_RUNS if fresh else (), place=place)
     results = {**results_of(study, rows), "workers": count, "environment": environment(compute)}
     write_sealed_json(folder / RESULTS, results)
     _tell_unlike(study, rows)

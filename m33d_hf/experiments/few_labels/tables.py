@@ -14,6 +14,7 @@ from m33d_hf.experiments.few_labels.study import METRICS, Amount, Start, Study
 from m33d_hf.experiments.report.reproduction import FEW_LABELS
 from m33d_hf.experiments.report.results import DONE
 
+BUDGET = "full"  # of results.json; studies have no other
 NOTE = "The same steps for every share of labels; the last step counts, nothing is chosen."
 
 
@@ -29,7 +30,7 @@ def results_of(study: Study, rows: Mapping[str, Mapping[str, Any]]) -> dict[str,
     ids = [str(column["id"]) for column in columns]
     unlike = unlike_words(study, rows)
     return {
-        "name": FEW_LABELS, "budget": "full", "command": "python scripts/few_labels.py", "seeds": list(study.seeds),
+        "name": FEW_LABELS, "budget": BUDGET, "command": "python scripts/few_labels.py", "seeds": list(study.seeds),
         "settings": {"task": study.task, "words": list(study.words), "pretraining": list(study.pretraining_words),
                      **({"temporal": list(study.temporal_words)} if study.temporal_words else {})},
         "wall_seconds": wall_seconds(rows),

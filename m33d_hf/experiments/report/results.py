@@ -21,6 +21,7 @@ Results = Mapping[str, Any]
 TableEntry = Mapping[str, Any]
 RESULTS = "results.json"
 DONE = "done"  # the status of a finished row
+TEST = "test"  # the split that earlier versions judged trivial floors on, wherever their columns were
 LEFT = 0.99  # a loss below this share of its floor has left it
 # What reading a value of another kind, or a picture's archive, ends in.
 _STRANGE = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, EOFError, BadZipFile, zlib.error)
@@ -186,11 +187,16 @@ def stuck_pretraining(results: Results, variant: str) -> bool:
 
 
 def failures(results: Results) -> list[tuple[str, str]]:
-    """(what, error) of everything that did not finish: data and floors, pre-trainings, the recipe grid, rows."""
-    found: dict[str, str] = {}
+    """(what, error) of everything that did not finish: data and floors, pre-trainings, the recipe grid, rows.
+
+    A run is told once, however many columns it fills and variants start from it; files of earlier versions do not say
+    which run an entry is of, and have one of each entry.
+    """
+    found: dict[str, tuple[str, str]] = {}
     for part, kind in (("data", "data"), ("pretraining", "pretrain"), ("grid", "grid"), ("rows", "row")):
         for entry in results.get(part) or []:
             if entry["status"] != DONE:
                 name = entry.get("id") or f"{kind}-{entry['variant']}-s{entry['seed']}"
-                found.setdefault(name, entry.get("error") or str(entry["status"]))
-    return list(found.items())
+                run = entry.get("job") or name
+                found.setdefault(run, (name if part == "pretraining" else run, entry.get("error") or entry["status"]))
+    return [(name, str(error)) for name, error in found.values()]

@@ -10,6 +10,7 @@ from m33d_hf.experiments.report.comparison import Cell
 from m33d_hf.experiments.report.contrasts import Difference, half_width, rounded_up
 from m33d_hf.experiments.report.results import (
     DONE,
+    TEST,
     Results,
     TableEntry,
     cell,
@@ -149,8 +150,15 @@ def seed_texts(results: Results, table: TableEntry) -> list[list[str]]:
 
 def floors_text(results: Results) -> str:
     """What the trivial floors are, one sentence per kind."""
-    texts = dict.fromkeys(c["floor_text"] for c in results["columns"] if c.get("floor_text"))
+    texts = dict.fromkeys(_floor_words(column) for column in results["columns"] if column.get("floor_text"))
     return f"Trivial floors: {'; '.join(texts)}." if texts else ""
+
+
+def _floor_words(column: Mapping[str, Any]) -> str:
+    """How it was found, and where unless that is where the column was measured. Chance has no split."""
+    judged = column.get("floor_split", TEST)
+    elsewhere = judged != column["split"] and column["metric"] != "top1"
+    return column["floor_text"] + (f", judged on the {judged} split" if elsewhere else "")
 
 
 def pretraining_table(results: Results) -> Table:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
+from m33d_hf.errors import ConfigError
 from m33d_hf.experiments.compute import Compute
 from m33d_hf.experiments.few_labels.jobs import jobs_of_study
 from m33d_hf.experiments.few_labels.origins import Origins, origins_of
+from m33d_hf.experiments.few_labels.running import run_study
 from m33d_hf.experiments.few_labels.study import Amount, Start, Study
+from m33d_hf.experiments.jobs import Job
+from m33d_hf.experiments.places import Begun, jobs_in_place
 
 SIZES = {"image_size": "16", "patch_size": "4", "hidden_size": "16", "intermediate_size": "32",
          "num_hidden_layers": "1", "num_attention_heads": "2"}  # fmt: skip
@@ -115,3 +122,23 @@ def test_a_pretraining_of_other_data_than_its_fine_tunings_is_run_again_with_the
     _frames(own, 7, deep=True)
     more = {"pretrain-rgbd-s0", "labels-2-samples-rgbd-s0"}
     assert _changed(before, _folders(study, out)) == more
+
+
+def test_a_moved_study_keeps_its_rows(tmp_path: Path) -> None:
+    """Of fine-tunings that start from a pre-training in its folder, too; the folder of a plan is refused."""
+    study = _pretrained(_frames(tmp_path / "data", 20, deep=True), tmp_path / "data")
+    old, new = tmp_path / "old", tmp_path / "new"
+
+    def make(place: Path, _: str | None, names: Mapping[str, str]) -> list[Job]:
+        return jobs_of_study(study, place, Compute(), origins_of(study, place), names)
+
+    before = make(old, None, {})
+    here = Begun("few-labels", "full", str(new), None)
+    jobs = jobs_in_place(make, here, replace(here, folder=str(old)))
+    assert [job.fingerprint() for job in jobs] == [job.fingerprint() for job in before]
+    told = [json.dumps([job.parameters for job in found]) for found in (before, jobs)]
+    assert f"{old}/runs/pretrain-" in told[0] and told[1] == told[0].replace(str(old), str(new))
+    new.mkdir()
+    (new / "results.json").write_text('{"name": "core", "budget": "full"}', encoding="utf-8")
+    with pytest.raises(ConfigError, match="holds results of plan 'core'"):
+        run_study(study, new)

@@ -61,6 +61,18 @@ def test_a_loss_that_nobody_measured_is_no_proof() -> None:
     assert "below .950 and is not known" in _verdicts(results)["win", "base"]
 
 
+def test_a_seed_that_failed_is_not_below_the_bound() -> None:
+    """Two seeds that learnt do not speak for the third one, whose baseline might never have left its floor."""
+    results = _results((0.94, 0.9, 0.9), "all")
+    (lost,) = [one for one in results["pretraining"] if (one["variant"], one["seed"]) == ("base", 1)]
+    lost.update(status="failed", error="OSError: disk full")
+    del lost["diagnostics"]
+    said = "no verdict (the rgb loss of base must be below .950 and is .940 / not known / .900)"
+    assert _verdicts(results)["win", "same"] == said
+    results["pretraining"].remove(lost)
+    assert _verdicts(results)["win", "same"] == said
+
+
 def test_refused_comparisons_do_not_cost_the_others_their_level() -> None:
     """Holm's adjustment is over what gets a verdict: one comparison is left of two, so its p is its own."""
     results = _results((0.97, 0.97, 0.97), "own")

@@ -282,6 +282,11 @@ def test_what_the_readme_says_in_short_is_in_the_answers() -> None:
     assert re.findall(r"(\S+) to (\S+) (?:mIoU|δ1)", rest) == rows and len(rows) == 7
     assert len(re.findall(r"\| equal FLOPs \| mIoU %, .*RGB.* \*\*better by", own)) == 2, "also where depth is given"
     assert re.search(r"\| over the later stage 2 \| mIoU .* no difference larger", confirmed)
+    other = (ROOT / "results" / "confirm" / "answers.md").read_text(encoding="utf-8")
+    (largest,) = re.findall(r"\| over the later stage 2 \| δ1 .* no difference larger than (\S+) \|", other)
+    limits = " ".join((ROOT / "docs" / "limits.md").read_text(encoding="utf-8").split())
+    assert "in one of two plans; `confirm`: not shown" in rest
+    assert f"in one of two plans (`confirm_single`; `confirm`: not shown, none larger than {largest})" in limits
     clips = (ROOT / "results" / "clips_confirm" / "answers.md").read_text(encoding="utf-8")
     (fine_tuned,) = re.findall(r"\| [^|]* \| actions top-1 %, fine-tuned \| .*better by (\S+) to (\S+)\*\* \|", clips)
     assert re.findall(r"ten motions by (\S+) to (\S+) points", rest) == [fine_tuned]
