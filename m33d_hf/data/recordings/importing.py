@@ -6,7 +6,8 @@
     OUTPUT/depth_spec.json, frames.csv (number, seconds), skipped_files.csv (what could not be used), import.json
 
 Depth is written last, and every file under another name first: a frame whose depth is there is complete. The same
-command continues where an interrupted one stopped. Memory holds a frame or two, and the times of all.
+command continues where an interrupted one stopped, and takes what was repaired or added since. Memory holds a frame or
+two, and the times of all.
 """
 
 from __future__ import annotations
@@ -26,18 +27,16 @@ from PIL import Image
 
 from m33d_hf.data.clock import clock
 from m33d_hf.data.depth.calibration import CALIBRATION_FILE, write_calibration
-from m33d_hf.data.depth.stores import Quantization
 from m33d_hf.data.depth.writing import Quantizer, encode_png
 from m33d_hf.data.files.atomic_writing import write_atomically, write_text_atomically
 from m33d_hf.data.files.files import decode_map, load_rgb
 from m33d_hf.data.files.json_objects import read_json_object
 from m33d_hf.data.files.skips import FILE_NAME, SkippedList, unreadable
 from m33d_hf.data.plural import plural
-from m33d_hf.data.recordings.contents import content_digest
 from m33d_hf.data.recordings.formats import open_recording
 from m33d_hf.data.recordings.recording import Content, ImportOptions, PendingFrame, Recording, picture_suffix
-from m33d_hf.data.walking import files_ending
-from m33d_hf.errors import ConfigError, CorruptFileError, DataError, first_line
+from m33d_hf.data.recordings.same_recording import refuse_another, stored_depth
+from m33d_hf.errors import ConfigError, CorruptFileError, DataError
 
 RECORD, FRAMES, SPEC = "import.json", "frames.csv", "depth_spec.json"  # the first two: also `videos.recorded_times`
 _RULES = ("every", "min_confidence", "color_topic", "depth_topic", "max_difference")
@@ -110,16 +109,15 @@ def import_recording(
     options = options or ImportOptions()
     recording = open_recording(source, options)
     _claim(source, output, options)
+    refuse_another(recording, source, output)
     return _Import(recording, source, output, options, say).all()
 
 
 def _claim(source: Path, output: Path, options: ImportOptions) -> None:
-    """Write import.json, or check that the one that is there is of this recording and these settings."""
+    """Write import.json, or check that the one that is there is of this name and these settings."""
     path = output / RECORD
-    state = source.stat()
     settings = asdict(options)
-    own = {"recording": source.name, "bytes": state.st_size if source.is_file() else None}
-    own |= {name: settings[name] for name in _RULES} | {"content": _content(source, output)}
+    own = {"recording": source.name} | {name: settings[name] for name in _RULES}
     if not path.exists():
         if output.is_dir() and any(entry.name[0] != "." for entry in output.iterdir()):
             raise ConfigError(f"--output {output} holds files, and no {RECORD} of an import; choose an empty folder.")
@@ -129,31 +127,12 @@ def _claim(source: Path, output: Path, options: ImportOptions) -> None:
         before = read_json_object(path)
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path} cannot be read ({error}); choose another --output, or remove this one.") from error
-    before.setdefault("content", own["content"])  # an earlier version took no note of it, and is believed
     differing = [f"{name}: {before.get(name)} there, {own[name]} now" for name in own if before.get(name) != own[name]]
     if differing:
         raise ConfigError(
             f"{output} holds another import ({'; '.join(differing)}). Choose another --output for it, or repeat the "
             "earlier command to continue."
         )
-
-
-def _content(source: Path, output: Path) -> str:
-    """Digest of a recording's files, by which one is told from another of the same name: monday/cam0, tuesday/cam0.
-
-    Raises:
-        CorruptFileError: a file that cannot be read. DataError: a folder.
-    """
-    inside = output.resolve()
-    parts = [source] if source.is_file() else sorted(each for each in source.iterdir() if each.name[0] != ".")
-    files = [file for part in parts for file in ([part] if part.is_file() else files_ending(part))]
-    named = [
-        (file.relative_to(source.parent).as_posix(), file) for file in files if inside not in file.resolve().parents
-    ]
-    try:
-        return content_digest(named)
-    except OSError as error:
-        raise CorruptFileError(source, f"has a file that cannot be read ({first_line(error)})") from error
 
 
 class _Import:
@@ -255,17 +234,12 @@ class _Import:
             raise CorruptFileError(color, "does not read back as it was written")
         if isinstance(content.color, bytes) and color.read_bytes() != content.color:
             raise CorruptFileError(color, "does not read back as it was written")
-        stored, scale = self._stored(content.depth)
+        stored, scale = stored_depth(content.depth, about, self.quantizer)
         depth = self.output / "depth" / f"{name}.png"
         data = encode_png(stored, scale)
         if not np.array_equal(decode_map(depth, data)[0], stored):
             raise CorruptFileError(depth, "does not read back as it was written")
         write_atomically(depth, lambda path: path.write_bytes(data))
-
-    def _stored(self, depth: np.ndarray) -> tuple[np.ndarray, Quantization]:
-        if depth.dtype == np.uint16:
-            return depth, Quantization(float(self.recording.about.depth_spec.scale or 1.0), 0.0)
-        return self.quantizer.quantize(np.where(depth > 0, depth, np.nan)), self.quantizer.quantization
 
     def _judge(self) -> None:
         """Refuse a recording of which too much is missing.
@@ -296,6 +270,7 @@ class _Import:
         summary = self.summary
         frames = summary.written + summary.already_there
         record |= {"complete": True, "kind": summary.kind, "frames": frames, "skipped": summary.skipped}
+        record |= {"bytes": self.source.stat().st_size if self.source.is_file() else None}
         record |= {"announced": summary.announced, "found": summary.found, "flags": summary.flags}
         write_text_atomically(path, json.dumps(record, indent=1) + "\n")
 

@@ -97,6 +97,12 @@ def test_a_recording_cut_short(tmp_path: Path):
     summary = import_recording(tmp_path / "b.mkv", tmp_path / "out", ImportOptions(max_bad_fraction=0.9), quiet)
     assert 10 < summary.already_there < 30 and abs(summary.announced - 40) <= 2
     assert size_and_orientation(tmp_path / "out/depth/000009.png")[:2] == (30, 40)
+    (tmp_path / "b.mkv").write_bytes(data)  # copied again, as a whole
+    whole = import_recording(tmp_path / "b.mkv", tmp_path / "out", say=quiet)
+    assert whole.already_there == summary.already_there and whole.written + whole.already_there == 40
+    import_recording(tmp_path / "a.mkv", tmp_path / "at once", say=quiet)
+    for path in (tmp_path / "at once").glob("*/*.png"):
+        assert path.read_bytes() == (tmp_path / "out" / path.relative_to(tmp_path / "at once")).read_bytes()
 
 
 def test_damaged_colour_is_counted(tmp_path: Path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -169,24 +170,68 @@ def test_folders_of_another_kind(tmp_path: Path):
         import_recording(source, tmp_path / "out", say=quiet)
 
 
-def test_two_folders_of_one_name_are_not_mixed(tmp_path: Path):
-    """Monday's and Tuesday's recordings of one camera; maps of floats have the same size in both."""
-    monday, tuesday = (write_export(tmp_path / day / "cam0", 2, "float32") for day in ("monday", "tuesday"))
-    for number in range(2):
-        save(tuesday / f"depth/{number}.npy", metres(number + 5))
+@pytest.mark.parametrize("kind", ["uint16", "float32"])
+def test_two_folders_of_one_name_are_not_mixed(tmp_path: Path, kind: str):
+    """Monday's and Tuesday's recordings of one camera, which begin alike; maps of floats have one size in both."""
+    monday, tuesday = (write_export(tmp_path / day / "cam0", 3, kind) for day in ("monday", "tuesday"))
+    later = millimetres(7) if kind == "uint16" else metres(7)
+    save(tuesday / f"depth/2.{'png' if kind == 'uint16' else 'npy'}", later)
+    (monday / "depth/0.npy").unlink() if kind == "float32" else (monday / "depth/0.png").unlink()
     output = tmp_path / "FRAMES/cam0"
     assert import_recording(monday, output, say=quiet).written == 2
-    kept = (output / "frames.csv").read_text(), read_map(output / "depth/000001.png")
-    with pytest.raises(ConfigError, match=r"FRAMES/cam0 holds another import \(content: "):
+    kept = file_contents(output)
+    with pytest.raises(
+        ConfigError, match=r"FRAMES/cam0 holds another import: depth/000002\.png is not frame 2 of .*tue"
+    ):
         import_recording(tuesday, output, say=quiet)
-    assert (output / "frames.csv").read_text() == kept[0]
-    assert np.array_equal(read_map(output / "depth/000001.png"), kept[1])
-    (monday / ".DS_Store").write_text("of a file browser")
-    monday.parent.rename(tmp_path / "elsewhere")
-    assert import_recording(tmp_path / "elsewhere/cam0", output, say=quiet).already_there == 2
-    write_export(monday, 3, "float32")
-    with pytest.raises(ConfigError, match="content: "):
-        import_recording(monday, output, say=quiet)
+    assert file_contents(output) == kept, "nothing of the other one, whose frame 0 is missing here"
+    save(tuesday / f"depth/2.{'png' if kind == 'uint16' else 'npy'}", millimetres(2) if kind == "uint16" else metres(2))
+    (tuesday / "rgb/1.jpg").write_bytes(encoded(picture(5)))
+    with pytest.raises(ConfigError, match=r"color/000001\.jpg is not frame 1"):
+        import_recording(tuesday, output, say=quiet)
+
+
+def file_contents(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("sure", [True, False])
+def test_a_folder_that_was_repaired_completed_or_moved_goes_on(tmp_path: Path, sure: bool):
+    """Its frames are those of one go; what others put there is no matter."""
+    source, output, options = tmp_path / "a/cam0", tmp_path / "out", ImportOptions(max_bad_fraction=0.5)
+    write_export(source, 5, sure=sure)
+    whole = (source / "depth/1.png").read_bytes()
+    (source / "depth/1.png").write_bytes(whole[:200])
+    assert import_recording(source, output, options, quiet).written == 4
+    (source / "depth/1.png").write_bytes(whole)
+    for name in (".DS_Store", "notes.txt", "Thumbs.db", "@eaDir/rgb/x.jpg", "depth/Thumbs.db", "rgb/@eaDir/0.jpg"):
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_bytes(b"of a file browser")
+    summary = import_recording(source, output, options, quiet)
+    assert (summary.written, summary.already_there, summary.skipped) == (1, 4, 0)
+    write_export(source, 7, sure=sure)  # frames that arrive late
+    source.parent.rename(tmp_path / "b")
+    summary = import_recording(tmp_path / "b/cam0", output, options, quiet)
+    assert (summary.written, summary.already_there) == (2, 5)
+    (tmp_path / "b/cam0/depth/3.png").write_bytes(b"damaged since")
+    assert import_recording(tmp_path / "b/cam0", output, options, quiet).already_there == 7
+    for number in range(7):
+        assert (output / f"color/{number:06d}.jpg").read_bytes() == encoded(picture(number))
+        least = confidence(number) >= ImportOptions().min_confidence if sure else True
+        assert np.array_equal(read_map(output / f"depth/{number:06d}.png"), np.where(least, millimetres(number), 0))
+
+
+def test_a_recording_of_which_no_frame_is_there_is_not_taken_for_the_same(tmp_path: Path):
+    source = write_export(tmp_path / "cam0", 2)
+    import_recording(source, tmp_path / "out", say=quiet)
+    for place, number in product(("rgb/{}.jpg", "depth/{}.png", "confidence/{}.png"), range(2)):
+        (source / place.format(number)).rename(source / place.format(number + 10))
+    with pytest.raises(ConfigError, match=r"out holds 2 frames, and .*cam0 lacks the 2 of them"):
+        import_recording(source, tmp_path / "out", say=quiet)
+    (tmp_path / "out/depth/000001.png").write_bytes(b"damaged")
+    write_export(source, 2)
+    with pytest.raises(CorruptFileError, match=r"000001\.png.*; remove it, and it is written again"):
+        import_recording(source, tmp_path / "out", say=quiet)
 
 
 def test_an_output_inside_its_recording_goes_on(tmp_path: Path):
