@@ -36,7 +36,7 @@ _SIZE = re.compile(r"(\d{1,5})(?:x(\d{1,5}))?")
 _MOST_PIXELS = 16384
 _LARGEST = 65535
 _PNG_LEVEL = 6
-_CHUNK = 8  # frames of a clip that are decoded together
+TOGETHER = 8  # frames of a clip that are decoded together
 # Two aspect ratios count as one if they differ by rounding only, or by a hundredth.
 _SAME_RATIO = 0.01
 
@@ -82,8 +82,8 @@ class Encoder:
                 ratio than `size`, or with modalities that the columns have no place for.
         """
         chosen = list(range(handle.length) if indices is None else indices)
-        for start in range(0, len(chosen), _CHUNK):
-            numbers = chosen[start : start + _CHUNK]
+        for start in range(0, len(chosen), TOGETHER):
+            numbers = chosen[start : start + TOGETHER]
             sample, lacking = _read(handle, numbers)
             if holes is not None and (sample.depth is not None or lacking):
                 holes.add(len(numbers), lacking)

@@ -1,6 +1,7 @@
 """Writes the parts of a prepared data set: a folder each, of files below a number of bytes, complete or redone.
 
-What a part holds depends on the plan alone, never on who writes it or when.
+What a part holds depends on the plan alone, never on who writes it or when; its marker notes when the files that could
+not be read were changed.
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ def write_part(
         files.close()
     mark_complete(folder, files.names, notes=unread.notes())
     size = sum((folder / name).stat().st_size for name in files.names)
-    return PartResult(number, len(items), files.rows, size, list(unread.skipped.values()), holes)
+    return PartResult(number, len(items), files.rows, size, unread.files, holes)
 
 
 def _clear(folder: Path) -> None:

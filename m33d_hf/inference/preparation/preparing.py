@@ -120,12 +120,17 @@ def prepare_data(
         parts = part_ranges(len(source), int(plan["items_per_part"]))
         manifest = _manifest(source, len(parts), options)
         share = rank_share(range(len(parts)), place.rank, place.world_size)
+        name = f"[rank {place.rank} of {place.world_size}] " if place.world_size > 1 else ""
+        folders = {number: output / part_name(number, len(parts)) for number in share}
+        complete = {number: folder for number, folder in folders.items() if is_complete(folder)}
+        if complete:
+            looks = "digests, and " if options.verify else ""
+            say(f"{name}{plural(len(complete), 'complete part')}: comparing {looks}what could not be read")
         kept: dict[int, Unread] = {}
-        for number in share:
-            unread = _kept(output / part_name(number, len(parts)), options.verify, source, encoder, say)
+        for number, folder in complete.items():
+            unread = _kept(folder, options.verify, source, encoder, say)
             if unread is not None:
                 kept[number] = unread
-        name = f"[rank {place.rank} of {place.world_size}] " if place.world_size > 1 else ""
         say(
             f"{name}{plural(len(source), 'item')} of {source.name} in {plural(len(parts), 'part')}, "
             f"{len(share)} of this process, "
@@ -233,11 +238,9 @@ def _manifest(source: Source, parts: int, options: PreparationOptions) -> Manife
 
 
 def _kept(part: Path, verify: bool, source: Source, encoder: Encoder, say: Callable[[str], None]) -> Unread | None:
-    """What could not be read of a complete part that is kept; None of one that is to be written."""
-    if not is_complete(part):
-        return None
+    """What could not be read of a complete part, if it is kept; None of one that is to be written anew."""
     wrong = damage(part) if verify else None
-    unread = Unread.of_part(part)
+    unread = Unread.of_part(part, source)
     if wrong is None and unread.is_outdated(source, encoder):
         wrong = "files that could not be read have changed"
     if wrong is not None:
@@ -307,7 +310,7 @@ class _Run:
         """
         self.summary.kept = len(parts)
         for items, unread in parts.values():
-            self._count(items, list(unread.skipped.values()))
+            self._count(items, unread.files)
         self._require_budget()
 
     def _note(self, result: PartResult) -> None:
