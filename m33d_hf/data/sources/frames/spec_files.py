@@ -79,7 +79,10 @@ def _merged(fields: Mapping[str, Any], stated: DepthOptions) -> DepthOptions:
     invalid = fields.get("invalid_values")
     if invalid is None and fields.get("kind") in ("inverse", "relative"):
         invalid = invalid_values_of(fields["kind"])
-    written = DepthOptions(**{**fields, "invalid_values": invalid})
+    # Numbers of JSON may be integers; guesses and the command line give floats, and digests tell 0 from 0.0.
+    invalid = invalid if invalid is None else tuple(float(value) for value in invalid)
+    bounds = {name: float(value) for name in ("min_depth", "max_depth") if (value := fields.get(name)) is not None}
+    written = DepthOptions(**{**fields, **bounds, "invalid_values": invalid})
     added = {
         name: value for name in ("invalid_values", "min_depth", "max_depth")
         if (value := getattr(stated, name)) is not None

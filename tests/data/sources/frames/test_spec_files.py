@@ -111,3 +111,25 @@ def test_a_damaged_file_is_refused_and_one_that_says_nothing_leaves_the_guess(tm
     (tmp_path / "depth_spec.json").write_text('{"units": "mm"}')
     with pytest.raises(ConfigError, match=r"depth_spec\.json.*units"):
         FolderSource(tmp_path)
+
+
+@pytest.mark.parametrize("written", [("a", "b"), ("a",), ("b",)])
+def test_a_file_that_changes_nothing_of_what_is_read_changes_no_digest(tmp_path: Path, written: tuple[str, ...]):
+    """Runs that began before the file was read are resumed, as importing a recording writes integers."""
+    write(tmp_path / "a", None)
+    write(tmp_path / "b", None, 3)
+
+    def digests(**how: Any) -> list[str]:
+        phases = PhasesSource(tmp_path, unit="videos", fps=10, **how)
+        return [FolderSource(tmp_path, unit="clips", **how).digest(), phases.digest()]
+
+    guessed, stated = digests(), digests(depth_unit="mm")
+    for name in written:
+        (tmp_path / name / "depth_spec.json").write_text(json.dumps({**MILLIMETRES, "scale": 1000}))
+    assert digests() == guessed == stated
+    for name in ("a", "b"):
+        (tmp_path / name / "depth_spec.json").write_text(json.dumps({**MILLIMETRES, "min_depth": 1, "max_depth": 3}))
+    bounded = FolderSource(tmp_path).digest()
+    for name in ("a", "b"):
+        (tmp_path / name / "depth_spec.json").unlink()
+    assert bounded == FolderSource(tmp_path, depth_unit="mm", min_depth=1.0, max_depth=3.0).digest()
