@@ -183,6 +183,7 @@ class FrameSource(Source):
         calibrations: Mapping[str, Calibration] | None = None,
         require_depth: bool = False,
         reads_spec_files: bool = False,
+        top: Path | None = None,
     ) -> None:
         all_depth = _depth_files(sequences)
         sequences, how = self._of_split(root, sequences, split)
@@ -212,7 +213,7 @@ class FrameSource(Source):
         # The unit is judged over all splits: train and validation must never read the same files differently.
         if any(frame.depth for frame in frames):
             paths = {key: [root / file for file in files] for key, files in all_depth.items()}
-            written = written_options(root, all_depth, depth_options) if reads_spec_files else {}
+            written = written_options(root, all_depth, depth_options, top) if reads_spec_files else {}
             self.detection = detect_depth(paths, depth_options, where=root, written=written)
             notes += self.detection.lines
         self.depth_spec: DepthSpec | None = self.detection.spec if self.detection else None

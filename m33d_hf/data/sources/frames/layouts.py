@@ -88,6 +88,13 @@ def leads_upwards(folder: str) -> bool:
     return os.path.commonpath([above, os.path.realpath(folder)]) == os.path.realpath(folder)
 
 
+def folders_up(root: Path, folder: str, top: Path | None = None) -> list[Path]:
+    """A folder (relative to the root) and those above it, up to the root, or to `top` where the root lies below it."""
+    inner, whole = PurePosixPath(folder), Path(os.path.abspath(root))
+    above = () if top is None else (each for each in whole.parents if each.is_relative_to(os.path.abspath(top)))
+    return [*(root / each for each in (inner, *inner.parents)), *above]
+
+
 def list_files(root: Path) -> Listing:
     """List a tree once, hidden files and folders left out.
 

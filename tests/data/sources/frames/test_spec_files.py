@@ -133,3 +133,25 @@ def test_a_file_that_changes_nothing_of_what_is_read_changes_no_digest(tmp_path:
     for name in ("a", "b"):
         (tmp_path / name / "depth_spec.json").unlink()
     assert bounded == FolderSource(tmp_path, depth_unit="mm", min_depth=1.0, max_depth=3.0).digest()
+
+
+@pytest.mark.parametrize("videos", ["auto", "videos", "absolute"])
+def test_phases_read_what_lies_beside_the_folder_of_videos(tmp_path: Path, videos: str):
+    """As the source `folder` does of the same root; a file above that is of other data."""
+    write(tmp_path / "DATA/videos/case1", None)
+    write(tmp_path / "DATA/videos/case2", MILLIMETRES)
+    chosen = str(tmp_path / "DATA/videos") if videos == "absolute" else videos
+    (tmp_path / "depth_spec.json").write_text(json.dumps(D405))
+
+    def read() -> dict[str, np.ndarray]:
+        source = PhasesSource(tmp_path / "DATA", unit="videos", fps=10, depth="auto", videos=chosen)
+        return {each.key: each.handle.read([1]).depth[0, 0].numpy() for each in source.videos}
+
+    assert np.array_equal(read()["case1"], metres(1, 1000), equal_nan=True)  # guessed
+    (tmp_path / "DATA/depth_spec.json").write_text(json.dumps(D405))
+    found = read()
+    assert np.array_equal(found["case1"], metres(1, 10000), equal_nan=True)
+    assert np.array_equal(found["case2"], metres(1, 1000), equal_nan=True)
+    for each in FolderSource(tmp_path / "DATA", unit="clips"):
+        read_as_folder = each.read([1]).depth[0, 0].numpy()
+        assert np.array_equal(read_as_folder, found[each.key.removeprefix("videos/")], equal_nan=True)
