@@ -18,7 +18,7 @@ from m33d_hf.data.sources.videos.files import VideoFile
 from m33d_hf.errors import ConfigError, DataError
 from m33d_hf.inference.loading import load_model, load_video_processor, model_digest, usable_device
 from m33d_hf.inference.prediction.base import FrameSink, PredictionTask
-from m33d_hf.inference.prediction.depth_beside import UNREGISTERED
+from m33d_hf.inference.prediction.depth_beside import UNREGISTERED, registering
 from m33d_hf.inference.prediction.files.tables import gather, write_rows
 from m33d_hf.inference.prediction.files.video_files import write_video_file
 from m33d_hf.inference.prediction.inputs import Item
@@ -62,7 +62,7 @@ class ClipTask(PredictionTask):
 
     def __init__(self, options: PredictionOptions, local_rank: int = 0) -> None:
         super().__init__(options)
-        if options.calibration is not None and str(options.calibration) != UNREGISTERED:
+        if registering(options.calibration) is not None:
             raise ConfigError(
                 f"--calibration {options.calibration} registers maps of pictures, and this model sees clips: store "
                 f"their depth registered and pass --calibration {UNREGISTERED}, or use a model of phases "

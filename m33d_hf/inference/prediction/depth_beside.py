@@ -18,6 +18,11 @@ from m33d_hf.errors import ConfigError, DataError, first_line
 UNREGISTERED = "none"  # of --calibration: the model was trained on depth as it is stored
 
 
+def registering(calibration: Path | None) -> Path | None:
+    """--calibration where it registers maps; None where nothing is stated, and for `none`, which states just that."""
+    return None if str(calibration) == UNREGISTERED else calibration
+
+
 class FramePairs:
     """Pictures and maps of one tree, paired as the source `folder` pairs them in training; from several threads.
 
@@ -81,7 +86,7 @@ class MapCalibrations:
         return self._found[maps]
 
     def _of(self, maps: Path) -> Calibration | None:
-        if str(self._stated) == UNREGISTERED:
+        if self._stated is not None and registering(self._stated) is None:
             return None
         above = (maps, *(folder for folder in maps.parents if folder.is_relative_to(self._folder)))
         places = dict.fromkeys((*above, self._folder, self._folder.parent))

@@ -30,7 +30,7 @@ from m33d_hf.data.plural import plural
 from m33d_hf.data.sample import RGBDSample, holes_of
 from m33d_hf.data.sources.frames.orientation import as_the_picture_lies
 from m33d_hf.errors import ConfigError, DataError
-from m33d_hf.inference.prediction.depth_beside import FramePairs, MapCalibrations
+from m33d_hf.inference.prediction.depth_beside import UNREGISTERED, FramePairs, MapCalibrations, registering
 from m33d_hf.inference.prediction.inputs import Item
 from m33d_hf.inference.prediction.options import PredictionOptions
 from m33d_hf.modeling.depth_input_m33d import decoded
@@ -267,13 +267,14 @@ class DepthFolder:
 def depth_folder(options: PredictionOptions, processor: Any, needed: bool) -> DepthFolder | None:
     """The folder of `--depth`, None without it; arguments and errors as those of the class."""
     if options.depth is None:
-        if options.calibration is not None:
-            raise ConfigError(f"--calibration {options.calibration} registers the maps of --depth; pass both, or none.")
+        if (stated := registering(options.calibration)) is not None:
+            raise ConfigError(f"--calibration {stated} registers the maps of --depth; pass both, or none of them.")
         return None
-    if options.calibration is not None and options.depth_orientation != "refuse":
+    if registering(options.calibration) is not None and options.depth_orientation != "refuse":
         raise ConfigError(
             f"--depth_orientation {options.depth_orientation} turns maps, but a calibration refers to pictures as they "
-            "are stored; leave it or --calibration out."
+            "are stored. Leave it out to register the maps; if the model was trained on depth as it is stored, pass "
+            f"--calibration {UNREGISTERED}."
         )
     folder, output = Path(options.depth), Path(options.output)
     how: dict[str, Any] = {"align": options.depth_align, "orientation": options.depth_orientation}
@@ -284,12 +285,16 @@ def depth_folder(options: PredictionOptions, processor: Any, needed: bool) -> De
 def depth_rules(options: PredictionOptions) -> Mapping[str, Any]:
     """What two calls that write into one folder must have in common."""
     depth = None if options.depth is None else str(Path(options.depth).expanduser().resolve())
-    # Left out where it is as it always was, so that folders of earlier versions can be continued.
-    rules = {"depth_align": options.depth_align, "depth_orientation": options.depth_orientation}
-    changed = {name: rule for name, rule in rules.items() if rule != "refuse"}
-    if options.calibration is not None:
-        changed["depth_calibration"] = str(options.calibration)
-    return {"depth": depth, "depth_unit": options.depth_unit, **changed}
+    calibration = registering(options.calibration)
+    # None where it is as it always was: folders of earlier versions, which lack the rule, can be continued, and those
+    # that were made with it are not continued without.
+    return {
+        "depth": depth,
+        "depth_unit": options.depth_unit,
+        "depth_align": None if options.depth_align == "refuse" else options.depth_align,
+        "depth_orientation": None if options.depth_orientation == "refuse" else options.depth_orientation,
+        "depth_calibration": None if calibration is None else str(calibration),
+    }
 
 
 def task_inputs_of(model: Any) -> tuple[str, ...]:

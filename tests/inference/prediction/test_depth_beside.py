@@ -14,6 +14,7 @@ from helpers.depth_models import shake
 from helpers.prediction import ALONE, NAMES, options, save_pictures
 from helpers.tiny import tiny_config
 from m33d_hf.data.depth.calibration import Calibration, Camera, write_calibration
+from m33d_hf.data.files.sealed_json import read_sealed_json, write_sealed_json
 from m33d_hf.data.sources.frames.folder import FolderSource
 from m33d_hf.errors import ConfigError
 from m33d_hf.inference.prediction.depth_beside import FramePairs
@@ -232,12 +233,44 @@ def test_a_calibration_that_nothing_is_said_of_is_not_passed_over(model: Path, t
     assert predict(resized, ALONE, say=str).predicted == 3
 
 
+def test_none_is_as_if_there_were_no_calibration(model: Path, tmp_path: Path) -> None:
+    """An output of an earlier version, which knew none, is continued; one that was made otherwise is not."""
+    recording = _of_two_cameras(tmp_path / "rec")
+    for path in (recording / "depth").iterdir():
+        Image.fromarray(np.full((24, 30), 1500, np.uint16)).save(path)
+    as_stored = {"depth": recording, "calibration": Path("none"), "depth_align": "depth_to_rgb"}
+    plan = tmp_path / "out/prediction.json"
+    cameras = recording / "calibration.json"
+    cameras.rename(tmp_path / "cameras.json")
+    first = options(model, recording, tmp_path / "out", depth=recording, depth_align="depth_to_rgb")
+    assert predict(first, ALONE, say=str).predicted == 3
+    content = read_sealed_json(plan)
+    content["rules"] = {name: rule for name, rule in content["rules"].items() if rule is not None}
+    write_sealed_json(plan, content)
+    (tmp_path / "cameras.json").rename(cameras)
+    again = predict(options(model, recording, tmp_path / "out", **as_stored), ALONE, say=str)
+    assert (again.already_there, again.skipped) == (3, [])
+    turned = options(model, recording, tmp_path / "turned", **as_stored, depth_orientation="upright")
+    assert predict(turned, ALONE, say=str).predicted == 3
+    for now in ("as_rgb", "refuse"):
+        wrong = options(model, recording, tmp_path / "turned", **as_stored, depth_orientation=now)
+        with pytest.raises(ConfigError, match="depth_orientation: upright there"):
+            predict(wrong, ALONE, say=str)
+    stated = {"depth": recording, "calibration": cameras}
+    predict(options(model, recording, tmp_path / "registered", **stated), ALONE, say=str)
+    with pytest.raises(ConfigError, match=r"depth_calibration: .*calibration\.json there, none now"):
+        without = {"depth": recording, "calibration": Path("none")}
+        predict(options(model, recording, tmp_path / "registered", **without), ALONE, say=str)
+    alone = predict(options(model, recording, tmp_path / "rgb", calibration=Path("none")), ALONE, say=str)
+    assert alone.predicted == 3
+
+
 def test_calibrations_that_do_not_fit(model: Path, tmp_path: Path) -> None:
     recording = _of_two_cameras(tmp_path / "rec")
     with pytest.raises(ConfigError, match="registers the maps of --depth"):
         predict(options(model, recording, tmp_path / "a", calibration=Path("calibration.json")), ALONE, say=str)
     stated = {"depth": recording, "calibration": Path("calibration.json")}
-    with pytest.raises(ConfigError, match="--depth_orientation upright turns maps"):
+    with pytest.raises(ConfigError, match=r"--depth_orientation upright turns maps.* --calibration none"):
         predict(options(model, recording, tmp_path / "b", **stated, depth_orientation="upright"), ALONE, say=str)
     nowhere = {"depth": recording, "calibration": Path("other.json")}
     found = predict(options(model, recording, tmp_path / "c", **nowhere), ALONE, say=str)
