@@ -74,7 +74,7 @@ class ClipTask(PredictionTask):
         self.notes += notes_of_unused_depth(options, self.model, reads_maps=True)
         self.processor = load_video_processor(options.model, options.trust_remote_code)
         self.sees_rgb = "rgb" in task_inputs_of(self.model)
-        self.depth = depth_folder(options, self.processor, needed=not self.sees_rgb)
+        self.depth = depth_folder(options, self.processor, needed=not self.sees_rgb, registers=False)
         self.digest = model_digest(self.model, self.processor)
         names = self.model.config.id2label
         self.names = [str(names[number]) for number in range(len(names))]

@@ -55,6 +55,7 @@ class DepthFolder:
         output: folder of the predictions, for the list.
         inputs: of the prediction; a recording's pictures and maps lie beside each other in it.
         calibration: of --calibration, by which maps of pictures are registered; see `MapCalibrations`.
+        registers: whether maps can be registered, which those of clips cannot.
 
     Raises:
         ConfigError: no such folder, depth of a kind or unit that contradicts what is known of it, or a calibration
@@ -72,6 +73,7 @@ class DepthFolder:
         orientation: str = "refuse",
         inputs: Sequence[str] = (),
         calibration: Path | None = None,
+        registers: bool = True,
     ) -> None:
         self.folder = folder.expanduser()
         if not self.folder.is_dir():
@@ -82,7 +84,7 @@ class DepthFolder:
         self._specs: dict[Path, DepthSpec | None] = {}
         self._upright: set[Path] = set()  # of `_specs`, folders whose maps are stated to lie as upright pictures do
         self._stated(self.folder)
-        self._calibrations = MapCalibrations(self.folder, calibration)
+        self._calibrations = MapCalibrations(self.folder, calibration, registers)
         if calibration is None:
             self._calibrations.of(self.folder)
         self._counting = threading.Lock()
@@ -261,10 +263,13 @@ class DepthFolder:
         problems = self._pairs.problems if self.lacking else []
         holes = f" Of their clips, {words} ({FILE_NAME} lists them)" if (words := self.holes.words()) else ""
         why = f" Maps were looked for beside the pictures as well: {'; '.join(problems)}" if problems else ""
-        return f"With measured depth: {plural(self.used, word)}{lacking}.{holes}{why}"
+        passed = f" {'; '.join(foreign)}." if (foreign := self._calibrations.problems) else ""
+        return f"With measured depth: {plural(self.used, word)}{lacking}.{holes}{why}{passed}"
 
 
-def depth_folder(options: PredictionOptions, processor: Any, needed: bool) -> DepthFolder | None:
+def depth_folder(
+    options: PredictionOptions, processor: Any, needed: bool, registers: bool = True
+) -> DepthFolder | None:
     """The folder of `--depth`, None without it; arguments and errors as those of the class."""
     if options.depth is None:
         if (stated := registering(options.calibration)) is not None:
@@ -278,7 +283,7 @@ def depth_folder(options: PredictionOptions, processor: Any, needed: bool) -> De
         )
     folder, output = Path(options.depth), Path(options.output)
     how: dict[str, Any] = {"align": options.depth_align, "orientation": options.depth_orientation}
-    how |= {"inputs": options.input, "calibration": options.calibration}
+    how |= {"inputs": options.input, "calibration": options.calibration, "registers": registers}
     return DepthFolder(folder, options.depth_unit, processor, needed, output, **how)
 
 

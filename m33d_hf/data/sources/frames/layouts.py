@@ -119,7 +119,7 @@ def _listed(root: Path) -> Listing:
     return Listing(root, tuple(sorted(files, key=natural_key)))
 
 
-def _folder_modality(name: str) -> str | None:
+def folder_modality(name: str) -> str | None:
     """Modality of a folder whose name says nothing but that: `depth`, `label-filt`, not `color_original_png`."""
     if name.lower() in _FOLDER_NAMES:
         return _FOLDER_NAMES[name.lower()]
@@ -167,7 +167,7 @@ def _discover(files: Sequence[str], wanted: Sequence[str]) -> Columns:
     unmarked: list[str] = []
     for folder, members in by_folder.items():
         parts = folder.split("/") if folder else []
-        marks = [_folder_modality(part) for part in parts]
+        marks = [folder_modality(part) for part in parts]
         index = next((i for i in reversed(range(len(marks))) if marks[i] is not None), None)
         place = "/".join(part for i, part in enumerate(parts) if i != index)
         stems = {file: modality_of(_stem(file)) for file in members}
