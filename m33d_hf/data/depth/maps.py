@@ -322,6 +322,16 @@ def states(stated: Mapping[str, Any] | None, fact: Literal["upright", "same_view
     return isinstance(provenance, dict) and provenance.get(fact) is True
 
 
+def shows_what_pictures_show(stated: Mapping[str, Any] | None) -> bool:
+    """Whether the `provenance` of a depth_spec.json says that maps were computed from the pictures, as this package has
+    it of what it writes, or that they show the same view. That they are upright alone is stated of measured ones, too.
+    """
+    provenance = (stated or {}).get("provenance")
+    if not isinstance(provenance, dict):
+        return False
+    return "made_by" in provenance or {"model", "upright"} <= set(provenance) or states(stated, "same_view")
+
+
 def _spellings(rel: str) -> list[str]:
     """A name, and the other form of its accented letters where it has some: other systems store it so."""
     if rel.isascii():

@@ -9,8 +9,8 @@ from typing import Any
 
 from m33d_hf.data.files.sealed_json import read_sealed_json, write_sealed_json
 from m33d_hf.errors import ConfigError
-from m33d_hf.inference.output_folders.earlier_outputs import PLAN_FILE
 from m33d_hf.inference.output_folders.recorded_inputs import recorded_inputs
+from m33d_hf.inference.output_folders.results_of import PLAN_FILE
 from m33d_hf.training.processes.guards import LOCK_FILE
 
 _FOLDERS = ("input", "depth")  # rules that are places

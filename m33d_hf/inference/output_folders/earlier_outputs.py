@@ -12,9 +12,9 @@ from m33d_hf.data.plural import plural
 from m33d_hf.data.sources.videos.files import VIDEO_SUFFIXES
 from m33d_hf.errors import ConfigError, DataError
 from m33d_hf.inference.output_folders.recorded_inputs import folders_inside, recorded_inputs
+from m33d_hf.inference.output_folders.results_of import PLAN_FILE
 from m33d_hf.modeling.video_reading_m33d import FRAME_SUFFIXES
 
-PLAN_FILE = "prediction.json"
 # Folders of a prediction's output, of all tasks.
 KINDS = frozenset({"depth", "arrays", "pictures", "videos", "points", "labels", "areas", "classes", "timelines"})
 

@@ -10,17 +10,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from m33d_hf.data.plural import plural
 from m33d_hf.data.recordings.contents import content_digest
 from m33d_hf.errors import ConfigError
-from m33d_hf.inference.output_folders.results_of import has_results
+from m33d_hf.inference.output_folders.results_of import RECORD_FILE, first_result
 from m33d_hf.modeling.video_reading_m33d import frame_files
-
-RECORD_FILE = "inputs.jsonl"
 
 
 class RecordedInput(NamedTuple):
@@ -35,7 +33,12 @@ class RecordedInput(NamedTuple):
     content: str | None
 
 
-def claim_names(output: Path, sources: Mapping[str, Path], share: Mapping[str, Path] | None = None) -> None:
+def claim_names(
+    output: Path,
+    sources: Mapping[str, Path],
+    share: Mapping[str, Path] | None = None,
+    kinds: Collection[str] | None = None,
+) -> None:
     """Take note of what names stand for, or refuse names that an earlier call gave to other inputs.
 
     Names that no call took note of are new, or of an earlier version, which is believed. An input that is no longer
@@ -46,6 +49,7 @@ def claim_names(output: Path, sources: Mapping[str, Path], share: Mapping[str, P
         output: the folder, which exists.
         sources: name -> input, of all ranks.
         share: those of this rank, which are noted, and whose content is compared; None for all.
+        kinds: folders of the output that hold results; None for the output itself, see `first_result`.
 
     Raises:
         ConfigError: a name stands for another input already, or there are results of other content.
@@ -64,11 +68,13 @@ def claim_names(output: Path, sources: Mapping[str, Path], share: Mapping[str, P
         )
     mine = sources if share is None else share
     changed = {name for name in mine if name in known and name not in moved and _has_changed(output, known[name])}
-    if stale := [name for name in mine if name in changed and has_results(output, name, known, absolute[name])]:
+    made = {name: first_result(output, name, known, absolute[name], kinds) for name in mine if name in changed}
+    if stale := {name: result for name, result in made.items() if result is not None}:
+        name, result = next(iter(stale.items()))
         raise ConfigError(
             f"--output {output} holds what was made of other content of {plural(len(stale), 'input')}: "
-            f"{absolute[stale[0]]} has changed since. Choose another --output, or remove what was made of "
-            f"{stale[0]} there and repeat the command."
+            f"{absolute[name]} has changed since. Choose another --output, or remove what was made of {name} there "
+            f"({result}, and more of that name) and repeat the command."
         )
     fresh = [name for name in mine if name not in known or name in moved or name in changed]
     if not fresh:

@@ -18,7 +18,7 @@ from m33d_hf.data.sources.videos.files import VideoFile
 from m33d_hf.errors import ConfigError, DataError
 from m33d_hf.inference.loading import load_model, load_video_processor, model_digest, usable_device
 from m33d_hf.inference.prediction.base import FrameSink, PredictionTask
-from m33d_hf.inference.prediction.depth_beside import UNREGISTERED
+from m33d_hf.inference.prediction.depth_beside import UNREGISTERED, registering
 from m33d_hf.inference.prediction.files.tables import gather, write_rows
 from m33d_hf.inference.prediction.files.video_files import write_video_file
 from m33d_hf.inference.prediction.inputs import Item
@@ -62,7 +62,7 @@ class ClipTask(PredictionTask):
 
     def __init__(self, options: PredictionOptions, local_rank: int = 0) -> None:
         super().__init__(options)
-        if options.calibration is not None and str(options.calibration) != UNREGISTERED:
+        if registering(options.calibration) is not None:
             raise ConfigError(
                 f"--calibration {options.calibration} registers maps of pictures, and this model sees clips: store "
                 f"their depth registered and pass --calibration {UNREGISTERED}, or use a model of phases "
@@ -74,7 +74,7 @@ class ClipTask(PredictionTask):
         self.notes += notes_of_unused_depth(options, self.model, reads_maps=True)
         self.processor = load_video_processor(options.model, options.trust_remote_code)
         self.sees_rgb = "rgb" in task_inputs_of(self.model)
-        self.depth = depth_folder(options, self.processor, needed=not self.sees_rgb)
+        self.depth = depth_folder(options, self.processor, needed=not self.sees_rgb, registers=False)
         self.digest = model_digest(self.model, self.processor)
         names = self.model.config.id2label
         self.names = [str(names[number]) for number in range(len(names))]

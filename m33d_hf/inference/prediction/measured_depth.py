@@ -30,7 +30,7 @@ from m33d_hf.data.plural import plural
 from m33d_hf.data.sample import RGBDSample, holes_of
 from m33d_hf.data.sources.frames.orientation import as_the_picture_lies
 from m33d_hf.errors import ConfigError, DataError
-from m33d_hf.inference.prediction.depth_beside import FramePairs, MapCalibrations
+from m33d_hf.inference.prediction.depth_beside import UNREGISTERED, FramePairs, MapCalibrations, registering
 from m33d_hf.inference.prediction.inputs import Item
 from m33d_hf.inference.prediction.options import PredictionOptions
 from m33d_hf.modeling.depth_input_m33d import decoded
@@ -55,6 +55,7 @@ class DepthFolder:
         output: folder of the predictions, for the list.
         inputs: of the prediction; a recording's pictures and maps lie beside each other in it.
         calibration: of --calibration, by which maps of pictures are registered; see `MapCalibrations`.
+        registers: whether maps can be registered, which those of clips cannot.
 
     Raises:
         ConfigError: no such folder, depth of a kind or unit that contradicts what is known of it, or a calibration
@@ -72,6 +73,7 @@ class DepthFolder:
         orientation: str = "refuse",
         inputs: Sequence[str] = (),
         calibration: Path | None = None,
+        registers: bool = True,
     ) -> None:
         self.folder = folder.expanduser()
         if not self.folder.is_dir():
@@ -82,7 +84,7 @@ class DepthFolder:
         self._specs: dict[Path, DepthSpec | None] = {}
         self._upright: set[Path] = set()  # of `_specs`, folders whose maps are stated to lie as upright pictures do
         self._stated(self.folder)
-        self._calibrations = MapCalibrations(self.folder, calibration)
+        self._calibrations = MapCalibrations(self.folder, calibration, registers)
         if calibration is None:
             self._calibrations.of(self.folder)
         self._counting = threading.Lock()
@@ -261,35 +263,43 @@ class DepthFolder:
         problems = self._pairs.problems if self.lacking else []
         holes = f" Of their clips, {words} ({FILE_NAME} lists them)" if (words := self.holes.words()) else ""
         why = f" Maps were looked for beside the pictures as well: {'; '.join(problems)}" if problems else ""
-        return f"With measured depth: {plural(self.used, word)}{lacking}.{holes}{why}"
+        passed = f" {'; '.join(foreign)}." if (foreign := self._calibrations.problems) else ""
+        return f"With measured depth: {plural(self.used, word)}{lacking}.{holes}{why}{passed}"
 
 
-def depth_folder(options: PredictionOptions, processor: Any, needed: bool) -> DepthFolder | None:
+def depth_folder(
+    options: PredictionOptions, processor: Any, needed: bool, registers: bool = True
+) -> DepthFolder | None:
     """The folder of `--depth`, None without it; arguments and errors as those of the class."""
     if options.depth is None:
-        if options.calibration is not None:
-            raise ConfigError(f"--calibration {options.calibration} registers the maps of --depth; pass both, or none.")
+        if (stated := registering(options.calibration)) is not None:
+            raise ConfigError(f"--calibration {stated} registers the maps of --depth; pass both, or none of them.")
         return None
-    if options.calibration is not None and options.depth_orientation != "refuse":
+    if registering(options.calibration) is not None and options.depth_orientation != "refuse":
         raise ConfigError(
             f"--depth_orientation {options.depth_orientation} turns maps, but a calibration refers to pictures as they "
-            "are stored; leave it or --calibration out."
+            "are stored. Leave it out to register the maps; if the model was trained on depth as it is stored, pass "
+            f"--calibration {UNREGISTERED}."
         )
     folder, output = Path(options.depth), Path(options.output)
     how: dict[str, Any] = {"align": options.depth_align, "orientation": options.depth_orientation}
-    how |= {"inputs": options.input, "calibration": options.calibration}
+    how |= {"inputs": options.input, "calibration": options.calibration, "registers": registers}
     return DepthFolder(folder, options.depth_unit, processor, needed, output, **how)
 
 
 def depth_rules(options: PredictionOptions) -> Mapping[str, Any]:
     """What two calls that write into one folder must have in common."""
     depth = None if options.depth is None else str(Path(options.depth).expanduser().resolve())
-    # Left out where it is as it always was, so that folders of earlier versions can be continued.
-    rules = {"depth_align": options.depth_align, "depth_orientation": options.depth_orientation}
-    changed = {name: rule for name, rule in rules.items() if rule != "refuse"}
-    if options.calibration is not None:
-        changed["depth_calibration"] = str(options.calibration)
-    return {"depth": depth, "depth_unit": options.depth_unit, **changed}
+    calibration = registering(options.calibration)
+    # None where it is as it always was: folders of earlier versions, which lack the rule, can be continued, and those
+    # that were made with it are not continued without.
+    return {
+        "depth": depth,
+        "depth_unit": options.depth_unit,
+        "depth_align": None if options.depth_align == "refuse" else options.depth_align,
+        "depth_orientation": None if options.depth_orientation == "refuse" else options.depth_orientation,
+        "depth_calibration": None if calibration is None else str(calibration),
+    }
 
 
 def task_inputs_of(model: Any) -> tuple[str, ...]:

@@ -110,7 +110,7 @@ def predict(
         sources, share = _sources(items), rank_share(items, place.rank, place.world_size)
         rules = {"task": task.task, **_rules(options, inputs, task), **task.rules()}
         claim_output(output, options.model, rules, sources)
-        claim_names(output, sources, _sources(share))
+        claim_names(output, sources, _sources(share), task.known)
         name = f"[rank {place.rank} of {place.world_size}] " if place.world_size > 1 else ""
         aside = f" (left aside: {inputs.ignored})" if inputs.ignored else ""
         say(f"{name}{task.describe()}: {counted(share)} of {inputs.roots}{aside}, to {output}")

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 
 from m33d_hf.errors import ConfigError
-from m33d_hf.inference.output_folders.recorded_inputs import RECORD_FILE, claim_names
+from m33d_hf.inference.output_folders.recorded_inputs import claim_names
+from m33d_hf.inference.output_folders.results_of import RECORD_FILE
 
 
 def test_a_name_keeps_its_file(tmp_path: Path) -> None:
@@ -90,17 +92,50 @@ def test_an_input_that_was_replaced_in_place_is_another_one(tmp_path: Path, resu
     sources = {"a": file, "a.b": tmp_path / "in/a.b.png", "gone": tmp_path / "in/gone.png"}
     for path in sources.values():
         path.write_bytes(b"1" * 999)
-    claim_names(output, sources)
+    kinds = ("areas", "timelines") if "/" in result else None  # of a prediction, and of a depth extraction
+    claim_names(output, sources, kinds=kinds)
     sources["gone"].unlink()
     (output / "a.b.png").touch()  # of another input
     file.write_bytes(b"2" * 999)
-    claim_names(output, sources)
+    claim_names(output, sources, kinds=kinds)
     (output / result).mkdir() if result == "a" else (output / result).touch()
-    claim_names(output, sources)
+    claim_names(output, sources, kinds=kinds)
     file.write_bytes(b"3" * 999)
-    claim_names(output, sources, {"a.b": sources["a.b"]})  # which is for the rank that has it to find
-    with pytest.raises(ConfigError, match=r"other content of 1 input: .*in/a\.png has changed .* remove .* made of a "):
-        claim_names(output, sources)
+    claim_names(output, sources, {"a.b": sources["a.b"]}, kinds)  # which is for the rank that has it to find
+    wanted = rf"other content of 1 input: .*in/a\.png has changed .* remove .* made of a .*{re.escape(result)},"
+    with pytest.raises(ConfigError, match=wanted):
+        claim_names(output, sources, kinds=kinds)
+
+
+PREDICTED = ("depth/b.png", "depth/depth_spec.json", "labels/b.png", "areas.csv", "skipped_files.csv")
+EXTRACTED = ("b.png", "day1/depth.png", "depth_spec.json", "skipped_files.csv", ".partial-b/0.png")
+
+
+@pytest.mark.parametrize("name", ["depth", "labels", "areas", "depth_spec", "skipped_files", "inputs", "day1"])
+@pytest.mark.parametrize("files", [PREDICTED, EXTRACTED])
+def test_what_is_called_like_an_input_may_be_of_others(tmp_path: Path, files: tuple[str, ...], name: str) -> None:
+    """Like a folder of the output, a table of it, or the folder of other inputs: nothing was made of a broken file."""
+    output, kinds = tmp_path / "out", ("depth", "labels", "areas") if files is PREDICTED else None
+    sources = {
+        name: tmp_path / f"in/{name}.png",
+        "b": tmp_path / "in/b.png",
+        "day1/depth": tmp_path / "in/day1/depth.png",
+    }
+    for path in (
+        *sources.values(),
+        *(output / file for file in files),
+        *[output / "labels/day1/depth.png"] * bool(kinds),
+    ):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"1" * 999)
+    for content in (b"1", b"2", b"3"):
+        sources[name].write_bytes(content)
+        claim_names(output, sources, kinds=kinds)
+    made = output / ("labels" if kinds else ".") / f"{name}.npy"
+    made.touch()
+    sources[name].write_bytes(b"4")
+    with pytest.raises(ConfigError, match=rf"{name}\.png has changed .*{re.escape(str(made))}"):
+        claim_names(output, sources, kinds=kinds)
 
 
 def test_an_input_within_the_output_is_no_result(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from helpers.depth_models import shake, write_pictures
 from helpers.prediction import ALONE, NAMES, options, save_clips, save_phases
 from helpers.tiny import CLIP, tiny_config
 from helpers.videos import write_video
+from m33d_hf.data.depth.calibration import Calibration, Camera, write_calibration
 from m33d_hf.errors import ConfigError, DataError
 from m33d_hf.inference.detection_files import detect_all
 from m33d_hf.inference.prediction.clips import spread
@@ -131,6 +133,23 @@ def test_depth_beside_the_videos_where_there_is_any(tmp_path: Path) -> None:
     assert expected_shares(model, videos[0], middle, maps) != pytest.approx(
         expected_shares(model, videos[0], middle, None), abs=1e-4
     ), "depth tells in this model"
+
+
+def test_depth_of_another_camera_is_refused_with_what_clips_can_do(tmp_path: Path) -> None:
+    """Before anything is read; the advice is obeyed and works."""
+    model = save_rgbd(tmp_path / "model", "rgb", "depth")
+    write_video(tmp_path / "in/v0.mp4", 12, size=(48, 60))
+    save_depth(tmp_path / "maps/v0", 12)
+    moved = ((1.0, 0.0, 0.0, 0.05), (0.0, 1.0, 0.0, 0.0), (0.0, 0.0, 1.0, 0.0), (0.0, 0.0, 0.0, 1.0))
+    camera = Camera(60, 48, 50.0, 50.0, 30.2, 23.6)
+    write_calibration(tmp_path / "maps/calibration.json", Calibration(camera, camera, moved))
+    given: dict[str, Any] = {"depth": tmp_path / "maps", "depth_unit": "millimetre", "save": ["classes"]}
+    with pytest.raises(ConfigError, match=r"of another camera.* store the depth registered") as refused:
+        run(model, tmp_path / "in", tmp_path / "out", **given)
+    advised = set(re.findall(r"--calibration (\S+?)[;. ]", str(refused.value)))
+    assert advised == {"none"}
+    found = run(model, tmp_path / "in", tmp_path / "out", **given, calibration=Path(*advised))
+    assert "With measured depth: 1 video." in found.lines
 
 
 def test_frames_whose_depth_is_missing_or_torn_are_holes(tmp_path: Path) -> None:

@@ -14,9 +14,10 @@ from helpers.depth_models import shake
 from helpers.prediction import ALONE, NAMES, options, save_pictures
 from helpers.tiny import tiny_config
 from m33d_hf.data.depth.calibration import Calibration, Camera, write_calibration
+from m33d_hf.data.files.sealed_json import read_sealed_json, write_sealed_json
 from m33d_hf.data.sources.frames.folder import FolderSource
 from m33d_hf.errors import ConfigError
-from m33d_hf.inference.prediction.depth_beside import FramePairs
+from m33d_hf.inference.prediction.depth_beside import FramePairs, MapCalibrations
 from m33d_hf.inference.prediction.inputs import Item
 from m33d_hf.inference.prediction.measured_depth import DepthFolder
 from m33d_hf.inference.prediction.running import predict
@@ -232,12 +233,102 @@ def test_a_calibration_that_nothing_is_said_of_is_not_passed_over(model: Path, t
     assert predict(resized, ALONE, say=str).predicted == 3
 
 
+MADE = {
+    "extract_depth": {"made_by": "m33d-hf extract_depth", "upright": True},
+    "predict": {"model": "m", "upright": True},
+    "hand": {"same_view": True},
+}
+
+
+@pytest.mark.parametrize("by", [*MADE, "tool"])
+def test_a_calibration_of_other_maps_is_no_matter(by: str, model: Path, tmp_path: Path) -> None:
+    """Maps made from the pictures show what these show; those of another folder may be anything."""
+    recording = _of_two_cameras(tmp_path / "rec")
+    place = recording / ("extracted" if by == "tool" else "depth/extracted")
+    place.mkdir()
+    for name in ("p0", "p1", "p2"):
+        Image.fromarray(np.full((48, 60), 1500, np.uint16)).save(place / f"{name}.png")
+    if by != "tool":
+        content = {"kind": "metric", "unit": "millimetre", "provenance": MADE[by]}
+        (place / "depth_spec.json").write_text(json.dumps(content))
+        write_calibration(place / "calibration.json", TWO_CAMERAS)
+    found = predict(options(model, recording / "color", tmp_path / "out", depth=place), ALONE, say=str)
+    assert found.predicted == 3 and "With measured depth: 3 pictures." in found.lines
+    if by != "tool":  # how maps lie says nothing of what took them
+        (place / "depth_spec.json").write_text(json.dumps({**content, "provenance": {"upright": True}}))
+        with pytest.raises(ConfigError, match="is of another camera"):
+            predict(options(model, recording / "color", tmp_path / "again", depth=place), ALONE, say=str)
+
+
+@pytest.mark.parametrize("name", ["depth", "depth_raw", "depth_registered", "kinect"])
+def test_a_calibration_above_is_that_of_a_recordings_own_depth(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).mkdir()
+    write_calibration(tmp_path / "calibration.json", TWO_CAMERAS)
+    calibrations = MapCalibrations(tmp_path / name, None)
+    if name in ("depth", "depth_raw"):
+        with pytest.raises(ConfigError, match="is of another camera"):
+            calibrations.of(tmp_path / name)
+    else:
+        assert calibrations.of(tmp_path / name) is None and not calibrations.problems
+
+
+@pytest.mark.parametrize("where", ["depth", "."])
+def test_a_foreign_file_of_that_name_is_passed_over_and_told(where: str, model: Path, tmp_path: Path) -> None:
+    recording = tmp_path / "rec"
+    _recording(recording)
+    (recording / where / "calibration.json").write_text('{"fx": 500.0}')
+    depth = recording / "depth"
+    found = predict(options(model, recording / "color", tmp_path / "out", depth=depth), ALONE, say=str)
+    (line,) = [line for line in found.lines if line.startswith("With measured depth: 2 pictures")]
+    assert found.predicted == 3 and "calibration.json: " in line and "passed over" in line and "none" in line
+    if where == "depth":  # which hides none of ours
+        write_calibration(recording / "calibration.json", TWO_CAMERAS)
+        with pytest.raises(ConfigError, match=r"rec/calibration\.json says .* of another camera"):
+            predict(options(model, recording / "color", tmp_path / "again", depth=depth), ALONE, say=str)
+    stated = {"depth": depth, "calibration": recording / where / "calibration.json"}
+    if where == ".":
+        wrong = predict(options(model, recording / "color", tmp_path / "stated", **stated), ALONE, say=str)
+        assert wrong.predicted == 1 and "is 'fx'" in wrong.skipped[0].reason
+
+
+def test_none_is_as_if_there_were_no_calibration(model: Path, tmp_path: Path) -> None:
+    """An output of an earlier version, which knew none, is continued; one that was made otherwise is not."""
+    recording = _of_two_cameras(tmp_path / "rec")
+    for path in (recording / "depth").iterdir():
+        Image.fromarray(np.full((24, 30), 1500, np.uint16)).save(path)
+    as_stored = {"depth": recording, "calibration": Path("none"), "depth_align": "depth_to_rgb"}
+    plan = tmp_path / "out/prediction.json"
+    cameras = recording / "calibration.json"
+    cameras.rename(tmp_path / "cameras.json")
+    first = options(model, recording, tmp_path / "out", depth=recording, depth_align="depth_to_rgb")
+    assert predict(first, ALONE, say=str).predicted == 3
+    content = read_sealed_json(plan)
+    content["rules"] = {name: rule for name, rule in content["rules"].items() if rule is not None}
+    write_sealed_json(plan, content)
+    (tmp_path / "cameras.json").rename(cameras)
+    again = predict(options(model, recording, tmp_path / "out", **as_stored), ALONE, say=str)
+    assert (again.already_there, again.skipped) == (3, [])
+    turned = options(model, recording, tmp_path / "turned", **as_stored, depth_orientation="upright")
+    assert predict(turned, ALONE, say=str).predicted == 3
+    for now in ("as_rgb", "refuse"):
+        wrong = options(model, recording, tmp_path / "turned", **as_stored, depth_orientation=now)
+        with pytest.raises(ConfigError, match="depth_orientation: upright there"):
+            predict(wrong, ALONE, say=str)
+    stated = {"depth": recording, "calibration": cameras}
+    predict(options(model, recording, tmp_path / "registered", **stated), ALONE, say=str)
+    with pytest.raises(ConfigError, match=r"depth_calibration: .*calibration\.json there, none now"):
+        without = {"depth": recording, "calibration": Path("none")}
+        predict(options(model, recording, tmp_path / "registered", **without), ALONE, say=str)
+    alone = predict(options(model, recording, tmp_path / "rgb", calibration=Path("none")), ALONE, say=str)
+    assert alone.predicted == 3
+
+
 def test_calibrations_that_do_not_fit(model: Path, tmp_path: Path) -> None:
     recording = _of_two_cameras(tmp_path / "rec")
     with pytest.raises(ConfigError, match="registers the maps of --depth"):
         predict(options(model, recording, tmp_path / "a", calibration=Path("calibration.json")), ALONE, say=str)
     stated = {"depth": recording, "calibration": Path("calibration.json")}
-    with pytest.raises(ConfigError, match="--depth_orientation upright turns maps"):
+    with pytest.raises(ConfigError, match=r"--depth_orientation upright turns maps.* --calibration none"):
         predict(options(model, recording, tmp_path / "b", **stated, depth_orientation="upright"), ALONE, say=str)
     nowhere = {"depth": recording, "calibration": Path("other.json")}
     found = predict(options(model, recording, tmp_path / "c", **nowhere), ALONE, say=str)

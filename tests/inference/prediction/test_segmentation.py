@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -288,3 +289,19 @@ def test_videos_are_skipped_where_depth_is_given(inputs: list[str], tmp_path: Pa
     (tmp_path / "out/videos").mkdir()
     (tmp_path / "out/videos/walk.mp4").touch()
     assert run(folder, tmp_path / "in", tmp_path / "out", depth=tmp_path / "maps").already_there == 1
+
+
+def test_a_picture_called_like_a_folder_of_the_output_may_be_repaired(tmp_path: Path) -> None:
+    """Nothing was made of it while it was broken; later another content of it is refused, with a file of it."""
+    folder = save_segmentation(tmp_path / "model")
+    save_pictures(tmp_path / "in", 2)
+    for name in ("pictures", "areas", "classes"):
+        (tmp_path / f"in/{name}.png").write_bytes(b"broken")
+    assert len(run(folder, tmp_path / "in", tmp_path / "out").skipped) == 3
+    for name in ("pictures", "areas", "classes"):
+        shutil.copy(tmp_path / "in/p0.png", tmp_path / f"in/{name}.png")
+    again = run(folder, tmp_path / "in", tmp_path / "out")
+    assert (again.predicted, again.already_there, again.skipped) == (3, 2, [])
+    shutil.copy(tmp_path / "in/p1.png", tmp_path / "in/pictures.png")
+    with pytest.raises(ConfigError, match=r"in/pictures\.png has changed since.*out/\w+/pictures\.\w+,"):
+        run(folder, tmp_path / "in", tmp_path / "out")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from m33d_hf.data.depth.calibration import Calibration, read_calibration
 from m33d_hf.data.plural import plural
+from m33d_hf.data.sources.frames.layouts import folders_up
 from m33d_hf.data.sources.frames.reading import Frame, refuse_turned
 from m33d_hf.data.sources.frames.splits import Sequences
 from m33d_hf.errors import ConfigError
@@ -14,11 +15,12 @@ from m33d_hf.modeling.depth_m33d import DepthSpec
 
 
 def find_calibrations(
-    root: Path, sequences: Sequences, file: str | None, notes: list[str]
+    root: Path, sequences: Sequences, file: str | None, notes: list[str], top: Path | None = None
 ) -> dict[str, Calibration] | None:
     """Calibration of every sequence; None where no file is stated.
 
-    `file` is looked for in the folder of the sequence and those above it, up to the root, then as a path of its own.
+    `file` is looked for in the folder of the sequence and those above it, up to the root (or to `top`, where the
+    root lies below that), then as a path of its own.
 
     Raises:
         ConfigError: a sequence without one, or a file that is none.
@@ -28,12 +30,12 @@ def find_calibrations(
     read: dict[Path, Calibration] = {}
     found: dict[str, Calibration] = {}
     for key in sequences:
-        places = [root / folder / file for folder in (PurePosixPath(key), *PurePosixPath(key).parents)]
-        path = next((place for place in (*places, root / file, Path(file).expanduser()) if place.is_file()), None)
+        places = [folder / file for folder in folders_up(root, key, top)]
+        path = next((place for place in (*places, Path(file).expanduser()) if place.is_file()), None)
         if path is None:
             raise ConfigError(
                 f"the calibration {file!r} (--data.options.calibration) of the sequence {key!r} is neither in its "
-                f"folder under {root} nor in one above it, and no path of its own"
+                f"folder under {top or root} nor in one above it, and no path of its own"
             )
         if path not in read:
             read[path] = read_calibration(path)

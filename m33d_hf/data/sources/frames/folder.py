@@ -101,6 +101,9 @@ class FolderSource(FrameSource):
     """
 
     name = "folder"
+    # Up to which a calibration and depth_spec.json are looked for, where that is a folder above the root: that of a
+    # source which reads a part of its own root as frames. No argument, since those are the options of users.
+    top: Path | None = None
 
     def __init__(
         self,
@@ -182,9 +185,10 @@ class FolderSource(FrameSource):
             clip_length=clip_length,
             windows=windows,
             clip_stride=clip_stride,
-            calibrations=find_calibrations(root, sequences, calibration, notes),
+            calibrations=find_calibrations(root, sequences, calibration, notes, self.top),
             require_depth="depth" in required,
             reads_spec_files=True,
+            top=self.top,
         )
 
 

@@ -183,6 +183,7 @@ class FrameSource(Source):
         calibrations: Mapping[str, Calibration] | None = None,
         require_depth: bool = False,
         reads_spec_files: bool = False,
+        top: Path | None = None,
     ) -> None:
         all_depth = _depth_files(sequences)
         sequences, how = self._of_split(root, sequences, split)
@@ -205,11 +206,14 @@ class FrameSource(Source):
             remembered(f"said {told}", lambda: logger.warning("%s", told))  # by all splits at once
         frames = [frame for sequence in sequences.values() for frame in sequence]
         self.detection: Detection | None = None
+        # Digests have always told what is stated by name, also where it is the same for all. A depth_spec.json that
+        # says of some sequences what holds of the others changes nothing of how they are read, and no digest.
+        self._is_stated_by_name = any(isinstance(each, Mapping) for each in (depth_options.unit, depth_options.scale))
         self._readers: dict[Any, FrameReader] = {}
         # The unit is judged over all splits: train and validation must never read the same files differently.
         if any(frame.depth for frame in frames):
             paths = {key: [root / file for file in files] for key, files in all_depth.items()}
-            written = written_options(root, all_depth, depth_options) if reads_spec_files else {}
+            written = written_options(root, all_depth, depth_options, top) if reads_spec_files else {}
             self.detection = detect_depth(paths, depth_options, where=root, written=written)
             notes += self.detection.lines
         self.depth_spec: DepthSpec | None = self.detection.spec if self.detection else None
@@ -366,8 +370,11 @@ class FrameSource(Source):
         if self.calibrations:
             rules["calibration"] = {key: each.to_dict() for key, each in self.calibrations.items()}
         if self.detection is not None and self.detection.by_sequence:
-            others = {key: found.spec.to_dict() for key, found in self.detection.by_sequence.items()}
-            rules["depth_by_sequence"] = others
+            others = {
+                key: found.spec.to_dict() for key, found in self.detection.by_sequence.items()
+                if self._is_stated_by_name or found.spec != self.detection.spec
+            }  # fmt: skip
+            rules |= {"depth_by_sequence": others} if others else {}
         if self.sequences and (further := self.sequences[0].frames[0].others):
             rules["modalities"] = [name for name, _ in further]
         state.update(json.dumps(rules, sort_keys=True).encode())

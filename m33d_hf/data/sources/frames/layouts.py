@@ -88,6 +88,13 @@ def leads_upwards(folder: str) -> bool:
     return os.path.commonpath([above, os.path.realpath(folder)]) == os.path.realpath(folder)
 
 
+def folders_up(root: Path, folder: str, top: Path | None = None) -> list[Path]:
+    """A folder (relative to the root) and those above it, up to the root, or to `top` where the root lies below it."""
+    inner, whole = PurePosixPath(folder), Path(os.path.abspath(root))
+    above = () if top is None else (each for each in whole.parents if each.is_relative_to(os.path.abspath(top)))
+    return [*(root / each for each in (inner, *inner.parents)), *above]
+
+
 def list_files(root: Path) -> Listing:
     """List a tree once, hidden files and folders left out.
 
@@ -112,7 +119,7 @@ def _listed(root: Path) -> Listing:
     return Listing(root, tuple(sorted(files, key=natural_key)))
 
 
-def _folder_modality(name: str) -> str | None:
+def folder_modality(name: str) -> str | None:
     """Modality of a folder whose name says nothing but that: `depth`, `label-filt`, not `color_original_png`."""
     if name.lower() in _FOLDER_NAMES:
         return _FOLDER_NAMES[name.lower()]
@@ -160,7 +167,7 @@ def _discover(files: Sequence[str], wanted: Sequence[str]) -> Columns:
     unmarked: list[str] = []
     for folder, members in by_folder.items():
         parts = folder.split("/") if folder else []
-        marks = [_folder_modality(part) for part in parts]
+        marks = [folder_modality(part) for part in parts]
         index = next((i for i in reversed(range(len(marks))) if marks[i] is not None), None)
         place = "/".join(part for i, part in enumerate(parts) if i != index)
         stems = {file: modality_of(_stem(file)) for file in members}

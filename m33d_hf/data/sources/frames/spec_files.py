@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from m33d_hf.data.depth.maps import SPEC_FILE, invalid_values_of, stated_fields
 from m33d_hf.data.depth.options import DepthOptions
+from m33d_hf.data.sources.frames.layouts import folders_up
 from m33d_hf.errors import ConfigError
 from m33d_hf.modeling.depth_spec_m33d import ROTATED_UNIT, DepthSpec
 
 
 def written_options(
-    root: Path, files: Mapping[str, Sequence[str]], options: DepthOptions
+    root: Path, files: Mapping[str, Sequence[str]], options: DepthOptions, top: Path | None = None
 ) -> dict[str, tuple[str, DepthOptions]]:
-    """What is written of each sequence's depth: the nearest depth_spec.json, from its depth's folder up to the root.
+    """What is written of each sequence's depth: the nearest depth_spec.json, from its depth's folder up to the top.
 
     Sequences without one, or whose meaning the options state in full, are left out: the options hold there.
 
@@ -24,10 +25,12 @@ def written_options(
         root: of the data.
         files: sequence -> its depth files, relative to the root.
         options: what the user states; a range and invalid values stated there go before those of a file.
+        top: the root, or a folder above it, up to which files are looked for; None for the root.
 
     Returns:
-        sequence -> (one file that says so, relative to the root; what it says, with what the options add). Sequences
-        of which the same is written have the same file here, so that they are judged together.
+        sequence -> (one file that says so, relative to the root where it lies below that; what it says, with what the
+        options add). Sequences of which the same is written have the same file here, so that they are judged
+        together.
 
     Raises:
         ConfigError: a file that is no DepthSpec or contradicts the options, or files of one sequence that differ.
@@ -40,7 +43,7 @@ def written_options(
         folders = dict.fromkeys(path.rpartition("/")[0] for path in paths)
         for folder in folders:
             if folder not in nearest:
-                nearest[folder] = _nearest(root, folder)
+                nearest[folder] = _nearest(root, folder, top)
         places = list(dict.fromkeys(nearest[folder] for folder in folders))
         for place in places:
             if place is not None and place not in read:
@@ -65,9 +68,12 @@ def written_options(
     return found
 
 
-def _nearest(root: Path, folder: str) -> str | None:
-    places = (PurePosixPath(folder), *PurePosixPath(folder).parents)
-    return next((str(place / SPEC_FILE) for place in places if (root / place / SPEC_FILE).is_file()), None)
+def _nearest(root: Path, folder: str, top: Path | None) -> str | None:
+    found = (place / SPEC_FILE for place in folders_up(root, folder, top) if (place / SPEC_FILE).is_file())
+    path = next(found, None)
+    if path is None:
+        return None
+    return str(path.relative_to(root) if path.is_relative_to(root) else path)
 
 
 def _is_settled(stated: DepthOptions) -> bool:
@@ -79,7 +85,10 @@ def _merged(fields: Mapping[str, Any], stated: DepthOptions) -> DepthOptions:
     invalid = fields.get("invalid_values")
     if invalid is None and fields.get("kind") in ("inverse", "relative"):
         invalid = invalid_values_of(fields["kind"])
-    written = DepthOptions(**{**fields, "invalid_values": invalid})
+    # Numbers of JSON may be integers; guesses and the command line give floats, and digests tell 0 from 0.0.
+    invalid = invalid if invalid is None else tuple(float(value) for value in invalid)
+    bounds = {name: float(value) for name in ("min_depth", "max_depth") if (value := fields.get(name)) is not None}
+    written = DepthOptions(**{**fields, **bounds, "invalid_values": invalid})
     added = {
         name: value for name in ("invalid_values", "min_depth", "max_depth")
         if (value := getattr(stated, name)) is not None

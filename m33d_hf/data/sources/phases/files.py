@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from m33d_hf.data.depth.maps import (
     DEPTH_FOLDERS,
@@ -147,7 +148,7 @@ def find_videos(root: Path, videos: str, options: VideoOptions) -> FoundVideos:
             f"{folder} holds neither a video ({kinds}) nor frames. {aside}{'. ' * bool(aside)}"
             f"Found:\n{listing.summary()}\n{_HOW_TO_NAME}"
         )
-    found = _video_files(root, folder, files, options) if files else _frame_folders(folder, options)
+    found = _video_files(root, folder, files, options) if files else _frame_folders(root, folder, options)
     found.told += [aside] if aside else []
     return found
 
@@ -256,10 +257,19 @@ def _unread_depth(root: Path, folder: Path) -> str | None:
     )
 
 
-def _frame_folders(folder: Path, options: VideoOptions) -> FoundVideos:
+class _Frames(FolderSource):
+    """Folders of frames below the folder of videos; what is beside them may lie above that, up to the data's root."""
+
+    def __init__(self, folder: Path, top: Path, **options: Any) -> None:
+        self.top = top
+        super().__init__(folder, **options)
+
+
+def _frame_folders(root: Path, folder: Path, options: VideoOptions) -> FoundVideos:
     depth = options.depth_options
-    source = FolderSource(
+    source = _Frames(
         folder,
+        top=root,
         unit="clips",
         rgb=options.rgb,
         depth=options.depth,

@@ -16,6 +16,7 @@ from m33d_hf.data.depth.registration import register_depth
 from m33d_hf.data.files.skips import read_skipped
 from m33d_hf.data.sample import holes_of
 from m33d_hf.data.sources.frames.folder import FolderSource
+from m33d_hf.data.sources.phases.source import PhasesSource
 from m33d_hf.errors import ConfigError, CorruptFileError, DataError
 from m33d_hf.scripts.check_data import main as check_data
 
@@ -79,6 +80,16 @@ def test_clips_and_a_path_of_its_own(tmp_path: Path):
     (tmp_path / "data" / "a" / "calibration.json").rename(tmp_path / "cameras.json")
     found = source(tmp_path / "data", unit="clips", clip_length=3, calibration=str(tmp_path / "cameras.json"))
     assert found[0].read([0, 1, 2]).depth.shape == (3, 1, *COLOR)
+
+
+def test_phases_find_it_above_the_folder_of_videos(tmp_path: Path):
+    """As the source `folder` does of the same root."""
+    (write(tmp_path / "videos/case1") / "calibration.json").rename(tmp_path / "calibration.json")
+    how = {"depth": "auto", "depth_unit": "mm", "calibration": "calibration.json"}
+    (found,) = PhasesSource(tmp_path, unit="videos", fps=10, **how).videos  # type: ignore[arg-type]
+    (expected,) = source(tmp_path, unit="clips", clip_length=2)
+    mine, theirs = (video.read([0, 1]).depth.nan_to_num() for video in (found.handle, expected))
+    assert torch.equal(mine, theirs) and mine.shape[-2:] == COLOR and bool((mine > 0).any())
 
 
 def test_a_sequence_without_calibration(tmp_path: Path):

@@ -111,3 +111,47 @@ def test_a_damaged_file_is_refused_and_one_that_says_nothing_leaves_the_guess(tm
     (tmp_path / "depth_spec.json").write_text('{"units": "mm"}')
     with pytest.raises(ConfigError, match=r"depth_spec\.json.*units"):
         FolderSource(tmp_path)
+
+
+@pytest.mark.parametrize("written", [("a", "b"), ("a",), ("b",)])
+def test_a_file_that_changes_nothing_of_what_is_read_changes_no_digest(tmp_path: Path, written: tuple[str, ...]):
+    """Runs that began before the file was read are resumed, as importing a recording writes integers."""
+    write(tmp_path / "a", None)
+    write(tmp_path / "b", None, 3)
+
+    def digests(**how: Any) -> list[str]:
+        phases = PhasesSource(tmp_path, unit="videos", fps=10, **how)
+        return [FolderSource(tmp_path, unit="clips", **how).digest(), phases.digest()]
+
+    guessed, stated = digests(), digests(depth_unit="mm")
+    for name in written:
+        (tmp_path / name / "depth_spec.json").write_text(json.dumps({**MILLIMETRES, "scale": 1000}))
+    assert digests() == guessed == stated
+    for name in ("a", "b"):
+        (tmp_path / name / "depth_spec.json").write_text(json.dumps({**MILLIMETRES, "min_depth": 1, "max_depth": 3}))
+    bounded = FolderSource(tmp_path).digest()
+    for name in ("a", "b"):
+        (tmp_path / name / "depth_spec.json").unlink()
+    assert bounded == FolderSource(tmp_path, depth_unit="mm", min_depth=1.0, max_depth=3.0).digest()
+
+
+@pytest.mark.parametrize("videos", ["auto", "videos", "absolute"])
+def test_phases_read_what_lies_beside_the_folder_of_videos(tmp_path: Path, videos: str):
+    """As the source `folder` does of the same root; a file above that is of other data."""
+    write(tmp_path / "DATA/videos/case1", None)
+    write(tmp_path / "DATA/videos/case2", MILLIMETRES)
+    chosen = str(tmp_path / "DATA/videos") if videos == "absolute" else videos
+    (tmp_path / "depth_spec.json").write_text(json.dumps(D405))
+
+    def read() -> dict[str, np.ndarray]:
+        source = PhasesSource(tmp_path / "DATA", unit="videos", fps=10, depth="auto", videos=chosen)
+        return {each.key: each.handle.read([1]).depth[0, 0].numpy() for each in source.videos}
+
+    assert np.array_equal(read()["case1"], metres(1, 1000), equal_nan=True)  # guessed
+    (tmp_path / "DATA/depth_spec.json").write_text(json.dumps(D405))
+    found = read()
+    assert np.array_equal(found["case1"], metres(1, 10000), equal_nan=True)
+    assert np.array_equal(found["case2"], metres(1, 1000), equal_nan=True)
+    for each in FolderSource(tmp_path / "DATA", unit="clips"):
+        read_as_folder = each.read([1]).depth[0, 0].numpy()
+        assert np.array_equal(read_as_folder, found[each.key.removeprefix("videos/")], equal_nan=True)
