@@ -330,6 +330,15 @@ def refuse_used_folder(args: RunArguments) -> None:
         )
 
 
+def make_room(args: RunArguments) -> None:
+    """Remove the model that a run left in this run's folder without a step checkpoint to go on from, which else would
+    be refused. For callers that know the folder to be theirs alone, and that train again what is in it."""
+    if find_checkpoints(args.resume, args.output_dir) or CheckpointStore(args.output_dir).step_folders():
+        return
+    for path in model_files(args.output_dir):
+        path.unlink()
+
+
 def same_folder(one: Path, other: Path) -> bool:
     """Whether two paths name the same folder, however they are written."""
     return one.resolve() == other.resolve()
