@@ -20,7 +20,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from m33d_hf.training.recipe.arguments import RunArguments
 
 FOLDER = Path(__file__).resolve().parent
 ROOT = FOLDER.parent
@@ -86,11 +89,16 @@ def settings(run: Run, output: Path) -> list[str]:
     return words + (["--init_from", str(output / run.after)] if run.after else [])
 
 
-def digest(run: Run, output: Path) -> str:
-    """Of everything that decides a run's weights: its resolved settings and the weights that it starts from."""
+def resolved(run: Run, output: Path) -> RunArguments:
+    """Arguments of a run."""
     from m33d_hf.training.recipe.parsing import resolve
 
-    args = resolve(settings(run, output), run.task).args.to_dict()
+    return resolve(settings(run, output), run.task).args
+
+
+def digest(run: Run, output: Path) -> str:
+    """Of everything that decides a run's weights: its resolved settings and the weights that it starts from."""
+    args = resolved(run, output).to_dict()
     decisive = {name: value for name, value in args.items() if name not in ("output_dir", "init_from", "recipe")}
     start = sha256(output / run.after / "model.safetensors") if run.after else ""
     return hashlib.sha256((json.dumps(decisive, sort_keys=True) + start).encode()).hexdigest()
@@ -102,7 +110,12 @@ def sha256(path: Path) -> str:
 
 
 def trained(run: Run, output: Path, commit: str | None) -> dict[str, Any]:
-    """Train at `commit`, unless that was done; returns what it took and made."""
+    """Train at `commit`, unless that was done; returns what it took and made.
+
+    A model that was trained otherwise, or whose training was not noted before a kill, gives way: it is this command's.
+    """
+    from m33d_hf.training.run.resume import make_room  # takes seconds to import torch
+
     known, path = digest(run, output), output / run.name / SPENT
     if path.is_file():
         spent: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -110,6 +123,8 @@ def trained(run: Run, output: Path, commit: str | None) -> dict[str, Any]:
             print(f"{run.name}: kept, it finished before with the same settings", flush=True)
             return spent
     print(f"{run.name}:", flush=True)
+    path.unlink(missing_ok=True)  # first: it must not outlive the model that it tells of
+    make_room(resolved(run, output))
     spent = {"name": run.name, "recipe": f"checkpoints/recipes/{run.name}.yaml", "commit": commit}
     spent |= {**call(run, settings(run, output)), "sha256": sha256(output / run.name / "model.safetensors")}
     path.write_text(json.dumps({**spent, "digest": known}, indent=1), encoding="utf-8")

@@ -24,12 +24,11 @@ from m33d_hf.experiments.collected import kept
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.modeling.pretraining_m33d import M33DForPreTraining
 from m33d_hf.training.prior.choosing import with_prior_weight
-from m33d_hf.training.processes.checkpoints import find_checkpoints
 from m33d_hf.training.recipe.arguments import RunArguments
 from m33d_hf.training.recipe.parsing import parse_arguments, resolve
 from m33d_hf.training.run.evaluation_run import evaluate_run
 from m33d_hf.training.run.loop import TrainResult, train
-from m33d_hf.training.run.resume import model_files
+from m33d_hf.training.run.resume import make_room
 from m33d_hf.training.settling.settle import settle
 from m33d_hf.training.tasks.base import Task, to_device
 from m33d_hf.training.tasks.dense import DenseTask
@@ -165,6 +164,7 @@ def encoder_facts(config: M33DConfig) -> Row:
 def _by_command(task: str, argv: Sequence[str], output_dir: str) -> tuple[TrainResult, float]:
     """Train as the task's script does: what the recipe leaves to the data and the machine is decided first."""
     settled = settle(resolve([*argv, "--output_dir", output_dir], task))
+    make_room(settled.args)  # before the trial, which looks at the folder as the run does
     return _timed_training(with_prior_weight(settled).args)
 
 
@@ -211,11 +211,9 @@ def probe(argv: Sequence[str], output_dir: str) -> Row:
 
 def _timed_training(args: RunArguments) -> tuple[TrainResult, float]:
     started = time.perf_counter()
-    if not find_checkpoints(args.resume, args.output_dir):
-        # Of a row that was stopped after its training, which left nothing to go on from: it is this row's own, as
-        # other settings have another folder (`run_folder`), and is made again.
-        for path in model_files(args.output_dir):
-            path.unlink()
+    # Of a row that was stopped after its training, which left nothing to go on from: it is this row's own, as other
+    # settings have another folder (`run_folder`), and is made again.
+    make_room(args)
     result = train(args, TASKS[args.task]())
     if result.interrupted_by is not None:
         raise M33DError(

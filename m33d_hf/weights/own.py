@@ -40,8 +40,9 @@ CONFIG = "config.json"
 TRAINED_AS = {head.task: head.class_name for head in HEADS} | {"pretraining": "M33DForPreTraining"}
 """Task of a run -> class of the model that it trains."""
 _STATE = "state.json"  # of a checkpoint of a run
-# Of a repository: processors too, so that exports and evaluations see the pictures that the model was saved with.
-_FETCHED = [CONFIG, "model*.safetensors*", "*preprocessor_config.json"]
+# Of a repository: processors too, so that exports and evaluations see the pictures that the model was saved with, and
+# the record of its training, so that what is trained on from it inherits its licence.
+_FETCHED = [CONFIG, "model*.safetensors*", "*preprocessor_config.json", "train_config.json"]
 
 
 def initialise(
@@ -166,20 +167,62 @@ def _fetch(name: str, ours_alone: bool) -> Path | None:
         return None
     refuse_missing_folder(name)
     from huggingface_hub import hf_hub_download, snapshot_download
-    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+    )
 
     repo, revision = match.group("repo", "revision")
     try:
         if read_config(Path(hf_hub_download(repo, CONFIG, revision=revision))).get("model_type") != "m33d":
             return None
         return Path(snapshot_download(repo, revision=revision, allow_patterns=_FETCHED))
-    except (HfHubHTTPError, EntryNotFoundError, OSError) as error:
+    except (HfHubHTTPError, EntryNotFoundError, HFValidationError, OSError) as error:
         there = isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError)
         if ours_alone and not there:  # a repository without config.json is one of somebody else's
             raise CheckpointError(
                 f"{name}: neither an existing file or folder, nor readable from the Hub ({first_line(error)})."
             ) from error
         return None
+
+
+def file_of_repository(name: str, file: str, ask_hub: bool) -> Path | None:
+    """A small file of a repository of ours, from the snapshot that lies on this machine.
+
+    Args:
+        name: hub id, with its revision; nothing else has such a file.
+        file: its name there.
+        ask_hub: where it does not lie here, fetch it. Without that a name is told to nobody: it may be a folder's.
+
+    Raises:
+        CheckpointError: `ask_hub` for a folder that does not exist, see `refuse_missing_folder`; a config.json that is
+            no JSON.
+    """
+    match = REPOSITORY.fullmatch(name)
+    if not match or Path(name).exists() or Path(name).suffix in WEIGHT_SUFFIXES:
+        return None
+    if ask_hub:
+        refuse_missing_folder(name)
+    repo, revision = match.group("repo", "revision")
+    config = _kept_or_fetched(repo, revision, CONFIG, ask_hub)
+    if config is None or read_config(config).get("model_type") != "m33d":
+        return None
+    return _kept_or_fetched(repo, revision, file, ask_hub)
+
+
+def _kept_or_fetched(repo: str, revision: str | None, file: str, ask_hub: bool) -> Path | None:
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError
+
+    try:
+        kept = try_to_load_from_cache(repo, file, revision=revision)
+        if isinstance(kept, str):
+            return Path(kept)
+        return Path(hf_hub_download(repo, file, revision=revision)) if ask_hub else None
+    except (HfHubHTTPError, EntryNotFoundError, HFValidationError, OSError):
+        return None  # whoever needs the weights says what is wrong
 
 
 def read_weights(files: Sequence[Path]) -> dict[str, Tensor]:

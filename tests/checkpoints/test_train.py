@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from helpers.checkpoints import BOTH, DEPTH, SEMSEG, maker, results
 from m33d_hf.training.recipe.parsing import resolve
+from m33d_hf.training.run.resume import refuse_used_folder
 
 train = maker("train")
 
@@ -36,11 +38,12 @@ def test_the_committed_results_are_of_these_runs(folder: Path) -> None:
 
 
 def _fake(output: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Scripts that only write weights; returns the names of the runs that called one."""
+    """Scripts that only refuse a folder and write weights; returns the names of the runs that called one."""
     called: list[str] = []
 
     def call(run: Any, words: list[str]) -> dict[str, float]:
         called.append(run.name)
+        refuse_used_folder(resolve(words, run.task).args)
         (output / run.name).mkdir(exist_ok=True)
         (output / run.name / "model.safetensors").write_text(run.name)
         return {"wall_seconds": 2.0, "cpu_seconds": 1.0}
@@ -68,6 +71,31 @@ def test_a_finished_run_is_repeated_with_other_settings(tmp_path: Path, monkeypa
     monkeypatch.setattr(train, "settings", lambda *given: [*settings(*given), "--train.max_steps", "7"])
     train.trained(run, tmp_path, "c0ffee")
     assert called == [run.name] * 2 and json.loads(path.read_text())["digest"] != before
+
+
+def test_a_run_that_was_killed_before_it_was_noted_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called, run = _fake(tmp_path, monkeypatch), train.RUNS["pretrain_stage1"]
+    train.trained(run, tmp_path, "c0ffee")
+    (tmp_path / run.name / train.SPENT).unlink()
+    train.trained(run, tmp_path, "c0ffee")
+    assert called == [run.name] * 2 and (tmp_path / run.name / train.SPENT).is_file()
+
+
+def test_what_is_noted_does_not_outlive_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A repetition with other settings fails; with those of before, there is no model any more that could be kept."""
+    called, run = _fake(tmp_path, monkeypatch), train.RUNS["pretrain_stage1"]
+    train.trained(run, tmp_path, "c0ffee")
+    settings, call = train.settings, train.call
+    with monkeypatch.context() as patched:
+        patched.setattr(train, "settings", lambda *given: [*settings(*given), "--train.max_steps", "7"])
+        patched.setattr(train, "call", lambda *given: call(*given) and sys.exit(1))
+        with pytest.raises(SystemExit):
+            train.trained(run, tmp_path, "c0ffee")
+    (tmp_path / run.name / "model.safetensors").unlink()
+    train.trained(run, tmp_path, "c0ffee")
+    assert called == [run.name] * 3 and (tmp_path / run.name / "model.safetensors").is_file()
 
 
 def test_a_run_that_fails_ends_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

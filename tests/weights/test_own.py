@@ -203,6 +203,12 @@ def test_damaged_and_missing_files(tmp_path: Path) -> None:
         initialise(fresh(config), tmp_path / "nowhere" / "deep")
 
 
+def test_a_name_that_the_hub_does_not_allow_is_an_error_of_ours() -> None:
+    assert find_own("nobody/nothing.") is None, "as of anything else that is not ours: the converters say what it is"
+    with pytest.raises(CheckpointError, match=r"nobody/nothing\.: neither an existing file or folder"):
+        find_own("nobody/nothing.", ours_alone=True)
+
+
 def test_bare_encoder_checkpoints_work_both_ways(tmp_path: Path) -> None:
     config = config_of("rooms/pretrain", "mae")
     torch.manual_seed(1)

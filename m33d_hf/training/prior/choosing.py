@@ -130,18 +130,20 @@ def _try_out(settled: Settled) -> dict[str, Any]:
         )
         delta1: Mapping[str, float] = {}
         with stop, contextlib.suppress(EvaluationStoppedError):
-            _train(run)
-            if stop.received is None:
+            # By what all ranks know: a signal that only one has is told to the others within the evaluation.
+            if _train(run):
                 with run.evaluating() as model:
                     delta1 = task.evaluate(model, run.eval_feed or [], accelerator)
-        if stop.received is not None:
+        # And one that came after that here. From now on a signal has its usual effect: there is no later one to tell.
+        if ranks.sums([float(stop.requested() is not None)])[0]:
+            stop.join()
             _say("interrupted in the trial; run the same command again")
             raise SystemExit(exit_code(stop.received))
     return {"delta1": delta1, "kept_back": task.division.said, "frames": judged, "of": whole, "steps": total}
 
 
-def _train(run: Run) -> None:
-    """All steps, said in a few lines, or those before a signal to stop.
+def _train(run: Run) -> bool:
+    """All steps, said in a few lines, or those before a signal to stop; returns which of the two, on all ranks alike.
 
     Raises:
         NonFiniteLossError: a loss or a gradient is NaN or infinite.
@@ -150,7 +152,7 @@ def _train(run: Run) -> None:
     while run.step < total:
         batches = run.feed.draw(run.step)
         if batches is None:
-            return
+            return False
         run.engine.update(run.step, batches, run.plan.learning_rate(run.step))
         run.step += 1
         if run.average is not None:
@@ -164,6 +166,7 @@ def _train(run: Run) -> None:
             "mean depth per position shares in predictions. Try a lower --optim.learning_rate, or go without the trial "
             "(--model.depth_prior_weight 0): the run itself then captures such a step."
         )
+    return True
 
 
 def _say(line: str) -> None:

@@ -107,7 +107,7 @@ def _continued(
     if not folders:
         return []
     known = task.knows_digest(train_set)
-    facts = run_facts(args, task.data_digest(train_set) if known else None, plan, world)
+    facts = run_facts(args, task.data_digest(train_set) if known else None, plan, world, train_set.indices)
     facts = compared_facts(facts, task.former_digest(train_set) if known else None)
     return [f"continues from {look_ahead(folders, len(loss_weights(model)), facts)}"]
 

@@ -51,10 +51,12 @@ from m33d_hf.training.run.plan import check_same_plan, plan_run
 from m33d_hf.training.run.reporting import Reporter
 from m33d_hf.training.run.resume import (
     EVAL_DIGEST,
+    EVAL_ROWS,
     FORMER,
     compared_facts,
     continue_from,
     evaluation_differences,
+    left_rows,
     refuse_used_folder,
     run_facts,
     same_folder,
@@ -117,7 +119,7 @@ class Run:
         self.engine = StepEngine(self._prepare(), task, self.ranks, args.seed)
         self.average = WeightAverage(self.model, args.train.ema_decay) if args.train.ema_decay else None
 
-        self.facts = run_facts(args, task.data_digest(train_set), self.plan, self.ranks.size)
+        self.facts = run_facts(args, task.data_digest(train_set), self.plan, self.ranks.size, train_set.indices)
         self.step = 0
         self.saved: int | None = None
         self._metrics_record: Mapping[str, Any] | None = None
@@ -146,7 +148,11 @@ class Run:
     @cached_property
     def judged_facts(self) -> dict[str, Any]:
         """What is stored in checkpoints; for the main process, as it may read a list of all files."""
-        return self.facts | ({} if self._eval_set is None else {EVAL_DIGEST: self.task.eval_digest(self._eval_set)})
+        judged = self._eval_set
+        if judged is None:
+            return self.facts
+        rows = left_rows(EVAL_ROWS, self.args, judged.indices)
+        return {**self.facts, EVAL_DIGEST: self.task.eval_digest(judged), **rows}
 
     @cached_property
     def _compared_facts(self) -> dict[str, Any]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from m33d_hf.data.files.markers import FINAL, MARKER, damage, file_digest, has_digests, listed_digests
@@ -37,13 +39,14 @@ logger = logging.getLogger(__name__)
 # Best weights are compared by what evaluations find: a resumed run may be evaluated on other data or by another
 # protocol, and a run that was killed before its first checkpoint leaves them to whatever starts in its folder next.
 EVAL_DIGEST = "eval_digest"  # of the evaluation data, in the state of every checkpoint
+EVAL_ROWS = "eval_rows_digest"  # of those of its samples that data.skip_list leaves, where there is a list
 # Before the name of a digest: the same data's as earlier versions stored it. Only read beside the digest itself.
 FORMER = "former_"
 # Of these the digest of the data knows nothing: which of its samples are used, and files that arguments name. What
 # earlier versions wrote lacks them.
 BESIDE_THE_DATA = {
     "num_samples": "training samples",
-    "skip_list_digest": "content of data.skip_list",
+    "rows_digest": "training samples that data.skip_list leaves",
     "class_weights_digest": "content of the file of train.class_weights",
 }
 _LISTED = 8  # differences in one message
@@ -99,23 +102,46 @@ def evaluation_differences(former: Mapping[str, Any], now: Mapping[str, Any]) ->
     if None in digests:  # of an earlier version
         return fact_differences(former, now, free)
     found = fact_differences(former, now, [*free, "data.eval_root"])
+    rows = [facts.get(EVAL_ROWS) for facts in (former, now)]
+    if None not in rows and rows[0] != rows[1]:
+        found.append(f"evaluation samples that data.skip_list leaves: {rows[0]} -> {rows[1]}")
     return found if _agree(EVAL_DIGEST, former, now) else [*found, f"{EVAL_DIGEST}: {digests[0]} -> {digests[1]}"]
 
 
-def run_facts(args: RunArguments, data_digest: str | None, plan: RunPlan, world_size: int) -> dict[str, Any]:
+def run_facts(
+    args: RunArguments, data_digest: str | None, plan: RunPlan, world_size: int, rows: Sequence[int]
+) -> dict[str, Any]:
     """What a checkpoint stores about the run that wrote it; without a digest, what does not depend on the data.
+
+    Args:
+        args: of the run.
+        data_digest: of its training data; None where it is not known yet.
+        plan: of the run.
+        world_size: its processes.
+        rows: of the training data, those that are trained on.
 
     Raises:
         ConfigError: a file that the arguments name and that cannot be read.
     """
-    files = {"skip_list_digest": args.data.skip_list, "class_weights_digest": weights_file(args)}
+    weights = weights_file(args)
     return {
         "args": args.to_dict(),
         **({} if data_digest is None else {"data_digest": data_digest, "num_samples": plan.num_samples}),
         "effective_batch": plan.effective_batch,
         "world_size": world_size,
-        **{key: _content(path) for key, path in files.items() if path is not None},
+        **left_rows("rows_digest", args, rows),
+        **({} if weights is None else {"class_weights_digest": _content(weights)}),
     }
+
+
+def left_rows(key: str, args: RunArguments, rows: Sequence[int]) -> dict[str, str]:
+    """A digest of the rows that `data.skip_list` leaves, as `key`; nothing without a list.
+
+    The list itself may change: it names files by where they lie, in any order, also such as are not used.
+    """
+    if args.data.skip_list is None:
+        return {}
+    return {key: hashlib.sha256(np.asarray(rows, dtype="<i8").tobytes()).hexdigest()}
 
 
 def _content(path: str | Path) -> str:
@@ -328,6 +354,15 @@ def refuse_used_folder(args: RunArguments) -> None:
             f"{lines}\nChoose another --output_dir, remove the folder if nobody needs it, or leave --resume out to "
             "continue the run that is there."
         )
+
+
+def make_room(args: RunArguments) -> None:
+    """Remove the model that a run left in this run's folder without a step checkpoint to go on from, which else would
+    be refused. For callers that know the folder to be theirs alone, and that train again what is in it."""
+    if find_checkpoints(args.resume, args.output_dir) or CheckpointStore(args.output_dir).step_folders():
+        return
+    for path in model_files(args.output_dir):
+        path.unlink()
 
 
 def same_folder(one: Path, other: Path) -> bool:

@@ -17,6 +17,7 @@ from m33d_hf.data.files.sealed_json import read_sealed_json
 from m33d_hf.errors import CorruptFileError
 from m33d_hf.training.recipe.arguments import STORED, RunArguments
 from m33d_hf.weights.known.released import licence_of
+from m33d_hf.weights.own import file_of_repository
 
 NON_COMMERCIAL = "cc-by-nc-4.0"
 RANDOM = "random initialisation"
@@ -63,7 +64,7 @@ def lineage_at_start(args: RunArguments, resumed_from: Path | None) -> Lineage:
     if args.init_from is None:
         return _extended(args.to_dict(), Lineage([RANDOM], known=True))
     try:
-        before = _trained_behind(args.init_from)
+        before = _trained_behind(args.init_from, ask_hub=True)  # as the run itself does
         start = _by_name(args.init_from) if before is None else lineage_of(before)
     except CorruptFileError:
         start = Lineage(["weights whose record is damaged"])
@@ -160,11 +161,16 @@ def _public(name: object) -> bool:
     return isinstance(name, str) and not name.endswith((".yaml", ".yml")) and ":" not in name and name[:1] not in "/.~"
 
 
-def _trained_behind(origin: str) -> dict[str, Any] | None:
-    """The train_config.json of the run that left weights in a folder; None where there is none.
+def _trained_behind(origin: str, ask_hub: bool = False) -> dict[str, Any] | None:
+    """The train_config.json of the run that left weights in a folder or was published; None where there is none.
+
+    Args:
+        origin: path or hub id.
+        ask_hub: see `file_of_repository`.
 
     Raises:
         CorruptFileError: it is damaged.
+        CheckpointError: as `file_of_repository`.
     """
     path = Path(origin).expanduser()
     folder = path.parent if path.is_file() else path
@@ -172,7 +178,9 @@ def _trained_behind(origin: str) -> dict[str, Any] | None:
         found = _content(place / STORED)
         if found is not None:
             return found if isinstance(found.get("args"), dict) else None
-    return None
+    published = file_of_repository(origin, STORED, ask_hub)
+    found = None if published is None else _content(published)
+    return found if found is not None and isinstance(found.get("args"), dict) else None
 
 
 def _content(file: Path) -> dict[str, Any] | None:

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from helpers.ranks import ForkedRanks
 from helpers.rooms_on_disk import write_rooms
 from m33d_hf.data.files.sealed_json import read_sealed_json
 from m33d_hf.evaluation.metrics import DepthMetrics
@@ -25,6 +26,7 @@ from m33d_hf.training.prior.trial_task import WEIGHTS, PriorTrialTask
 from m33d_hf.training.recipe.parsing import resolve
 from m33d_hf.training.run.feeding import BatchFeed
 from m33d_hf.training.run.preparation import build_model
+from m33d_hf.training.run.stepping import StepEngine
 from m33d_hf.training.settling.settle import Settled, settle
 
 TINY = ["--model.image_size", "24x32", "--model.hidden_size", "32", "--model.num_hidden_layers", "4", "--cpu", "true",
@@ -218,4 +220,35 @@ def test_a_signal_in_the_trial_leaves_nothing_of_it(
         main("depth_estimation", _words(rooms, tmp_path / "out"))
     assert stopped.value.code == code
     assert "interrupted in the trial; run the same command again" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "out").iterdir() if path.name != ".lock"] == []
+
+
+def _one_rank_is_told(when: str, argv: list[str]) -> int:
+    """The script in one of two processes; the second one alone gets a SIGTERM, where no batch follows."""
+    if os.environ["RANK"] == "1":
+        update, evaluate = StepEngine.update, PriorTrialTask.evaluate
+
+        def updated(engine: StepEngine, step: int, *given: Any) -> Any:
+            update(engine, step, *given)
+            if step == 1:  # the last of the trial
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        def evaluated(*given: Any) -> Any:
+            found = evaluate(*given)
+            os.kill(os.getpid(), signal.SIGTERM)
+            return found
+
+        if when == "last update":
+            StepEngine.update = updated  # type: ignore[method-assign, assignment]
+        else:
+            PriorTrialTask.evaluate = evaluated  # type: ignore[method-assign]
+    return main("depth_estimation", argv)
+
+
+@pytest.mark.parametrize("when", ["last update", "end of the evaluation"])
+def test_a_signal_that_one_process_has_first_ends_the_trial_of_both(rooms: Path, tmp_path: Path, when: str) -> None:
+    argv = _words(rooms, tmp_path / "out")
+    ranks = ForkedRanks(_one_rank_is_told, when, argv, log=tmp_path / "output.txt", processes=2)
+    assert ranks.wait(120) == [143, 143], ranks.output()
+    assert "interrupted in the trial; run the same command again" in ranks.output()
     assert [path.name for path in (tmp_path / "out").iterdir() if path.name != ".lock"] == []

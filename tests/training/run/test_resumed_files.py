@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -26,38 +27,67 @@ def _run(folder: Path, listed: Path, **changes: str) -> TrainResult:
 @pytest.fixture
 def listed(tmp_path: Path) -> Path:
     """A list that names one of the training samples, of a run that has ended."""
-    args = parse_arguments(words("rooms/depth", tmp_path / "run"), TASK)
-    task = build_task(TASK)
-    source = task.build_datasets(args, task.build_model(args))[0].source
-    keys = [source[row].key for row in range(len(source))]
     file = tmp_path / "list.csv"
-    file.write_text(f"path,reason,key\n/nowhere/a.png,broken,{keys[0]}\n")
-    (tmp_path / "another.txt").write_text(keys[1])
+    _write(file, "train/0/frames/0")
     _run(tmp_path, file)
     return file
 
 
-def test_another_content_of_the_skip_list_is_another_recipe(listed: Path, tmp_path: Path) -> None:
+def _write(file: Path, *names: str, lie_in: str = "/nowhere") -> None:
+    """A list of these rooms; of those of both splits there are twelve and six frames."""
+    file.write_text("path,reason,key\n" + "".join(f"{lie_in}/{n}.png,broken,rooms/{n}\n" for n in names))
+
+
+def _edit(folder: Path, **facts: str | None) -> None:
+    """The run's only checkpoint, as another version would have written it; None removes a fact."""
+    (checkpoint,) = (folder / "run" / "checkpoints").glob("step_*")
+    state = json.loads((checkpoint / "state.json").read_text()) | facts
+    (checkpoint / "state.json").write_text(json.dumps({key: fact for key, fact in state.items() if fact is not None}))
+    (checkpoint / "COMPLETE").unlink()
+    mark_complete(checkpoint)
+
+
+def test_a_list_that_leaves_other_samples_is_another_recipe(listed: Path, tmp_path: Path) -> None:
     assert _run(tmp_path, listed).step == 1, "the same list"
-    before = listed.read_text()
-    listed.write_text(f"{before}/nowhere/b.png,broken,{(tmp_path / 'another.txt').read_text()}\n")
+    _write(listed, "train/0/frames/0", "train/0/frames/1")
     with pytest.raises(ResumeError) as caught:
         _run(tmp_path, listed)
-    assert "content of data.skip_list: " in str(caught.value) and "training samples: 11 -> 10" in str(caught.value)
+    told = "training samples that data.skip_list leaves: "
+    assert told in str(caught.value) and "training samples: 11 -> 10" in str(caught.value)
     given = words("rooms/depth", tmp_path / "run", data__skip_list=str(listed), train__max_steps="1")
-    with pytest.raises(ResumeError, match=r"content of data\.skip_list: "):
+    with pytest.raises(ResumeError, match=re.escape(told)):
         dry_run(parse_arguments(given, TASK), build_task(TASK))
-    listed.write_text(before)
+    _write(listed, "train/0/frames/1")
+    with pytest.raises(ResumeError, match=re.escape(told)) as caught:
+        _run(tmp_path, listed)
+    assert "training samples: " not in str(caught.value), "as many, but not the same"
+    _write(listed, "train/0/frames/0")
+    assert _run(tmp_path, listed).step == 1
+
+
+def test_a_list_may_be_written_again(listed: Path, tmp_path: Path) -> None:
+    """The data was moved, and checked again: other paths, another order, entries of samples that are not there."""
+    _write(listed, "elsewhere/9", "train/0/frames/0", lie_in="/moved")
     assert _run(tmp_path, listed).step == 1
 
 
 def test_a_checkpoint_of_an_earlier_version_is_resumed(listed: Path, tmp_path: Path) -> None:
-    (folder,) = (tmp_path / "run" / "checkpoints").glob("step_*")
-    state = json.loads((folder / "state.json").read_text())
-    for name in ("skip_list_digest", "num_samples"):
-        del state[name]
-    (folder / "state.json").write_text(json.dumps(state))
-    (folder / "COMPLETE").unlink()
-    mark_complete(folder)
+    """Of one that knew nothing of lists, and of one that knew the list by its bytes."""
+    _edit(tmp_path, rows_digest=None, skip_list_digest="of other bytes")
+    _write(listed, "train/0/frames/0", lie_in="/moved")
+    assert _run(tmp_path, listed).step == 1
+    _edit(tmp_path, skip_list_digest=None, num_samples=None)
     listed.write_text("path,reason,key\n")
     assert _run(tmp_path, listed).step == 1
+
+
+def test_evaluations_of_other_samples_are_not_compared(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The training samples are the same, so that the run goes on; its best weights were judged on others."""
+    file, judged = tmp_path / "list.csv", {"data__eval_options": "{num_frames: 6}", "checkpoint__save_best": "true"}
+    _write(file, "validation/0/frames/0")
+    _run(tmp_path, file, **judged)
+    for names, other in [(("validation/0/frames/0", "elsewhere/9"), False), (("validation/0/frames/1",), True)]:
+        _write(file, *names, lie_in="/moved")
+        caplog.clear()
+        _run(tmp_path, file, **judged)
+        assert ("evaluation samples that data.skip_list leaves: " in caplog.text) is other

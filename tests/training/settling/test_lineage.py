@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from helpers.hub_server import Blob, Repo, client_environment, running
 from helpers.tiny_task import StoppingTask, TinyTask, tiny_arguments
 from m33d_hf.data.files.sealed_json import read_sealed_json, write_sealed_json
 from m33d_hf.errors import HubError
@@ -106,3 +109,60 @@ def test_a_record_that_is_damaged_stops_no_training_but_tells_nothing(tmp_path: 
     assert licence(tmp_path / "run") == "asked for"
     with pytest.raises(HubError, match="cannot be followed"):
         trace(read_sealed_json(wrote(tmp_path / "old", str(before)) / "train_config.json"))
+
+
+# Read weights, or what a run writes down at its start, by the name of what it starts from.
+_AT_START = """
+import sys
+from m33d_hf.training.recipe.arguments import RunArguments
+from m33d_hf.training.settling.lineage import lineage_at_start
+from m33d_hf.weights.own import find_own
+for name in sys.argv[2:]:
+    if sys.argv[1] == "read":
+        find_own(name)
+        continue
+    found = lineage_at_start(RunArguments(task="depth_estimation", output_dir="unused", init_from=name), None)
+    print(name, found.licence, found.known, len(found.steps))
+"""
+
+
+def test_a_model_of_the_hub_hands_on_its_licence(tmp_path: Path) -> None:
+    """By its record in the revision that is named; not by that of a model of somebody else."""
+    records = {}
+    for licence, origin in (("nc", MAE), ("free", DINO)):
+        trained = read_sealed_json(wrote(tmp_path / licence, origin) / "train_config.json")
+        file = write_sealed_json(tmp_path / licence / "published.json", scrub_training(trained, trace(trained)))
+        records[licence] = {"train_config.json": Blob(file.read_bytes(), False)}
+    model = {"model.safetensors": Blob(b"weights", False)}
+    ours, theirs = ({"config.json": Blob(f'{{"model_type": "{of}"}}'.encode(), False)} for of in ("m33d", "vit"))
+    known, unknown = f"{NC} True 3", "None False 2"
+    wanted = {
+        "org/rooms": known,
+        "org/rooms@v1": "apache-2.0 True 3",
+        "org/foreign": unknown,
+        "org/without": unknown,
+        "org/not-there": unknown,
+    }
+    with running() as hub:
+        hub.repos["org/rooms"] = Repo()
+        hub.repos["org/rooms"].tags["v1"] = hub.repos["org/rooms"].commit(model | ours | records["free"], "free")
+        hub.repos["org/rooms"].commit(model | ours | records["nc"], "not free")
+        hub.repos |= {"org/foreign": Repo(), "org/without": Repo()}
+        hub.repos["org/foreign"].commit(model | theirs | records["nc"], "another type")
+        hub.repos["org/without"].commit(model | ours, "no record")
+        # Before the weights are read, and by what reading them has left on this machine, without asking anybody.
+        for home, what, more in (("a", "look", {}), ("b", "read", {}), ("b", "look", {"HF_HUB_OFFLINE": "1"})):
+            environment = client_environment(hub, str(tmp_path / home), token=None) | more
+            words = [sys.executable, "-c", _AT_START, what, *wanted]
+            done = subprocess.run(
+                words, env=environment, capture_output=True, text=True, check=False, cwd=tmp_path / "nc"
+            )
+            said = [f"{name} {told}" for name, told in wanted.items()] if what == "look" else []
+            assert done.stdout.splitlines() == said and done.returncode == 0, done.stderr
+
+
+def test_a_run_of_an_earlier_version_asks_no_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it started from may have been a folder whose name looks like a hub id."""
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *_, **__: pytest.fail("asked the hub"))
+    run = wrote(tmp_path / "run", "outputs/pre")
+    assert licence(run) == "asked for" and licence(run, "other") == "other"
