@@ -17,7 +17,7 @@ import numpy as np
 from m33d_hf.errors import ConfigError
 from m33d_hf.inference.detection.cameras import given_cameras
 from m33d_hf.inference.detection.clip_encoder import ClipEncoder
-from m33d_hf.inference.live.arrivals import Arrivals, GivenFrames, GrowingFrames, StreamFrames, is_address
+from m33d_hf.inference.live.arrivals import Arrivals, GivenFrames, GrowingFrames, StreamFrames, grows, is_address
 from m33d_hf.inference.live.case import WAIT, LiveCase
 from m33d_hf.inference.live.case_state import load_case, save_case
 from m33d_hf.inference.live.clips import ClipPrediction
@@ -202,7 +202,8 @@ class LiveDetector(ClipEncoder):
             source: (frame, time) by frame, as for `push`; an address that PyAV opens (rtsp://, http://, tcp://, ...); a
                 file or a folder of frames. Of several cameras of a case camera -> such a source, of which files must be
                 growing: the first one leads, unless it has not begun in time, and those that end are done without.
-            growing: the file is still being written: at its end, more is waited for; not of pipes and devices.
+            growing: the file is still being written: at its end, more is waited for; not of pipes, devices and formats
+                of files that only tell where the pictures are (hls, concat, sdp).
             timeout: seconds without a frame after which a feed counts as stalled; of several cameras, without one of
                 any of them.
             resume: go on with the feed, or the case, so far (`live`, `case`, `load_live`, `load_case`), by one or by
@@ -324,6 +325,6 @@ def _arrivals(
             f"{source} is a complete recording; find the phases of several cameras with detect (detect_actions.py "
             "--video --cameras), or pass growing=True"
         )
-    if growing and not is_address(source) and not _is_device(Path(source)):
+    if growing and not is_address(source) and not _is_device(Path(source)) and grows(container):
         return GrowingFrames(Path(source), timeout, options, container)
     return StreamFrames(str(source), timeout, options, container)

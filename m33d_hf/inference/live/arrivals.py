@@ -25,6 +25,13 @@ _GLANCE = 0.05
 # What tells a recording from another: its first bytes.
 _HEAD = 65536
 _NO_MORE: Any = object()
+# FFmpeg's formats whose files hold the pictures themselves; others tell where to look (hls, concat, sdp).
+_CONTAINERS = frozenset({
+    "mpegts", "mpegtsraw", "mpeg", "mpegvideo", "matroska", "webm", "mov", "mp4", "m4a", "3gp", "3g2", "mj2", "avi",
+    "flv", "live_flv", "ogg", "asf", "asf_o", "nut", "mxf", "gxf", "dv", "wtv", "rm", "h261", "h263", "h264", "hevc",
+    "vvc", "evc", "m4v", "vc1", "obu", "av1", "ivf", "dirac", "dnxhd", "mjpeg", "mjpeg_2000", "mpjpeg", "image2pipe",
+    "yuv4mpegpipe", "rawvideo",
+})  # fmt: skip
 # What FFmpeg says when it was told to wait no longer.
 _GIVEN_UP = "Immediate exit requested"
 # Connections that end alike when all was sent and when the sender fails; of RTSP, FFmpeg does not tell them apart.
@@ -297,6 +304,11 @@ def head_of(path: Path, size: int = _HEAD) -> tuple[int, str]:
     with path.open("rb") as file:
         data = file.read(size)
     return len(data), hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
+def grows(container: str | None) -> bool:
+    """Whether a file of FFmpeg's format `container` (None: any that is found in it) is read on as it grows."""
+    return container is None or not _CONTAINERS.isdisjoint(container.strip().lower().split(","))
 
 
 def is_address(source: object) -> bool:

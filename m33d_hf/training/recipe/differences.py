@@ -89,8 +89,16 @@ def recipe_differences(before: Mapping[str, Any], now: Mapping[str, Any], free: 
     return [
         f"{key}: {old.get(key, absent)} -> {new.get(key, absent)}"
         for key in sorted(old.keys() | new.keys())
-        if old.get(key, absent) != new.get(key, absent) and not _named(key, free)
+        if old.get(key, absent) != new.get(key, absent)
+        and not _named(key, free)
+        and not any(_only_free(key, *pair, free) for pair in ((old, new), (new, old)))
     ]
+
+
+def _only_free(key: str, one: Mapping[str, Any], other: Mapping[str, Any], free: Sequence[str]) -> bool:
+    """Whether `key` is an empty dict in `one`, and its entries in `other` are all free."""
+    entries = [name for name in other if name.startswith(f"{key}.")]
+    return one.get(key) == "{}" and bool(entries) and all(_named(name, free) for name in entries)
 
 
 def _spelt_out(given: Mapping[str, Any]) -> Mapping[str, Any]:

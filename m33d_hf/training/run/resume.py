@@ -29,6 +29,7 @@ from m33d_hf.training.processes.saved_state import (
 )
 from m33d_hf.training.recipe.arguments import RunArguments
 from m33d_hf.training.recipe.differences import FREE, free_between_evaluations, recipe_differences
+from m33d_hf.training.recipe.task_names import PRETRAINING
 from m33d_hf.training.run.plan import RunPlan
 from m33d_hf.training.run.reporting import CONFIG
 from m33d_hf.training.run.stepping import StepEngine
@@ -49,6 +50,8 @@ BESIDE_THE_DATA = {
     "rows_digest": "training samples that data.skip_list leaves",
     "class_weights_digest": "content of the file of train.class_weights",
 }
+# What these change is in the digest of the data: the videos that are used and, where they are learnt, their labels.
+_TOLD_BY_THE_DATA = ("data.options.require_annotations", "data.options.annotations")
 _LISTED = 8  # differences in one message
 
 
@@ -62,14 +65,38 @@ def check_resumable(state: Mapping[str, Any], folder: Path, now: Mapping[str, An
     if differences:
         listed = "".join(f"\n  {line}" for line in differences)
         raise ResumeError(
-            f"The run cannot be resumed from {folder}: its recipe was different.{listed}\nUndo the changes, or start a "
-            "new run with another --output_dir (to keep only the weights, pass the checkpoint as --init_from)."
+            f"The run cannot be resumed from {folder}: its recipe was different.{listed}\n{_as_before(state, now)}Undo "
+            "the changes, or start a new run with another --output_dir (to keep only the weights, pass the checkpoint "
+            "as --init_from)."
         )
+
+
+def _as_before(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """How a pre-training on clips of long videos is resumed that an earlier version began; empty for other runs."""
+    asked = [_data_of(facts).get("options") or {} for facts in (before, now)]
+    clips = _data_of(now).get("source") == "phases" and asked[1].get("unit") != "videos"
+    changed = "data_digest" in now and not _agree("data_digest", before, now)
+    if not (clips and changed and now["args"].get("task") == PRETRAINING):
+        return ""
+    if any("require_annotations" in options for options in asked):
+        return ""
+    return (
+        "If you changed nothing: earlier versions read annotations, and left videos without one out of pre-trainings. "
+        "Pass --data.options.require_annotations true to go on as they did. Otherwise: "
+    )
+
+
+def _data_of(facts: Mapping[str, Any]) -> Mapping[str, Any]:
+    data = facts["args"].get("data")
+    return data if isinstance(data, Mapping) else {}
 
 
 def fact_differences(before: Mapping[str, Any], now: Mapping[str, Any], free: Sequence[str] = FREE) -> list[str]:
     """Lines "key: before -> now" for everything that decides a run's result, of facts as in `run_facts`; a digest that
-    `now` does not have is not compared, and one that either has with `FORMER` counts as well."""
+    `now` does not have is not compared, and one that either has with `FORMER` counts as well. Options that only choose
+    the data may differ where these are the same."""
+    if "data_digest" not in now or _agree("data_digest", before, now):
+        free = (*free, *_TOLD_BY_THE_DATA)
     found = [
         f"{key}: {before.get(key)} -> {now[key]}"
         for key in ("data_digest", "effective_batch")

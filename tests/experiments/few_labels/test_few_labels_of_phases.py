@@ -100,7 +100,7 @@ def test_a_pretraining_learns_from_the_cases_without_annotations_too(root: Path,
     found = study_of(*read([*words, "--start", "scratch", "--start", "mae=method:videomae", "--fractions", "1"]))
 
     def cases(name: str, argv: Sequence[str]) -> set[str]:
-        train_set = opened(name, argv, str(tmp_path / "out"))[2]
+        train_set = opened(name, argv, str(tmp_path / "out")).train_set
         groups = train_set.source.groups() or []
         return {groups[row] for row in train_set.indices}
 

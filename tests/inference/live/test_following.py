@@ -18,7 +18,7 @@ from helpers.videos import cut_short, write_video
 from m33d_hf.data.sources.videos.files import cached_info
 from m33d_hf.errors import ConfigError, CorruptFileError, DataError, UnreachableError
 from m33d_hf.inference.detection.watched_video import WatchedVideo
-from m33d_hf.inference.live.arrivals import StreamFrames, shown_address
+from m33d_hf.inference.live.arrivals import StreamFrames, grows, shown_address
 from m33d_hf.modeling.video_reading_m33d import iterate_wanted, probe_video, read_video
 
 
@@ -301,3 +301,12 @@ def test_a_stream_whose_stamps_run_backwards_is_told(tmp_path: Path) -> None:
     gaps = [gap for clip in found for gap in clip.gaps if gap.frames]
     assert sum(gap.frames for gap in gaps) >= 25
     assert any("but that of the one before is" in gap.reason for gap in gaps)
+
+
+@pytest.mark.parametrize(
+    ("container", "so"),
+    [(None, True), ("mpegts", True), ("MP4", True), ("matroska,webm", True), ("h264", True), ("avi", True)]
+    + [(name, False) for name in ("hls", "concat", "sdp", "image2", "lavfi", "webm_dash_manifest", "v4l2")],
+)
+def test_files_of_which_formats_grow(container: str | None, so: bool) -> None:
+    assert grows(container) is so

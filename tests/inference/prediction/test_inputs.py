@@ -80,6 +80,9 @@ def test_depth_in_every_layout_of_extraction_is_no_input(tmp_path: Path, files: 
     [
         (["a.mp4", "depth/a.mp4"], ["a"]),
         (["or1/left/0.jpg", "or1/Depth/left.mp4"], ["or1/left"]),
+        (["rgb/x_rgb.mp4", "depth/x_depth.mp4"], ["rgb/x_rgb"]),
+        (["a.mp4", "Depth/A_depth.mp4"], ["a"]),
+        (["or1/color/0.jpg", "or1/depth/film.mp4"], ["or1/color"]),
         (["depth/a.mp4", "depth/b.mp4"], ["depth/a", "depth/b"]),  # nothing else can be meant
     ],
 )
@@ -93,6 +96,17 @@ def test_videos_of_depth_are_no_input(
     assert found.ignored == ("1 map of depth or labels by name" if left else "")
     assert len(videos_below(tmp_path)) == len(videos), "detection looks at the same videos"
     assert ("1 map of depth or labels by name left aside, the first" in caplog.text) == bool(left)
+
+
+@pytest.mark.parametrize("stray", ["cover.jpg", "docs/figure.png", "other.mp4", "or2/rgb/0.jpg"])
+def test_what_is_called_otherwise_takes_no_video_away(tmp_path: Path, stray: str) -> None:
+    """One stray picture made every video below depth/ disappear."""
+    make(tmp_path, stray, "depth/a.mp4", "depth/b.mp4")
+    found = find_inputs([tmp_path])
+    assert {"depth/a", "depth/b"} < {item.name for item in found.items} and not found.ignored
+    assert len(found.items) == 3
+    if "/" in stray or stray.endswith(".mp4"):  # else --video names a folder of frames
+        assert len(videos_below(tmp_path)) == 3, "detection looks at the same"
 
 
 def test_depth_beside_videos_is_no_video(tmp_path: Path) -> None:

@@ -111,6 +111,28 @@ def test_a_file_is_waited_for_whatever_its_format_and_a_pipe_ends_where_its_send
         assert [row["phase"] for row in seen[:-1]] == [row["phase"] for row in rows[:-1]]
 
 
+@pytest.mark.parametrize(
+    ("name", "stated", "text"),
+    [
+        ("live.m3u8", "hls", "#EXTM3U\n#EXT-X-TARGETDURATION:3\n#EXTINF:2.4,\nfilm.ts\n#EXT-X-ENDLIST\n"),
+        ("parts.txt", "concat", "ffconcat version 1.0\nfile film.ts\n"),
+    ],
+)
+def test_a_file_that_only_names_others_is_a_stream(
+    tmp_path: Path, film: Path, words: list[str], name: str, stated: str, text: str
+) -> None:
+    """It ends where it says so; as a growing file it was waited for, and its frames were those of a torn end."""
+    (tmp_path / name).write_text(text)
+    assert film.parent == tmp_path
+    assert detect_actions.main([*words[:-1], "5", "--follow", str(tmp_path / name), "--stream_format", stated]) == 0
+    rows = _rows(tmp_path / "out" / f"{Path(name).stem}_live.csv")
+    assert rows[-1]["note"].startswith("finished: ")
+    wanted = detector().detect(film)
+    assert [(row["start_frame"], row["phase"]) for row in rows[:-1]] == [
+        (str(clip.start), wanted.names[clip.probabilities.argmax()]) for clip in wanted.clips
+    ]
+
+
 def test_ctrl_c_ends_it_cleanly(
     tmp_path: Path, film: Path, words: list[str], capfd: pytest.CaptureFixture[str]
 ) -> None:

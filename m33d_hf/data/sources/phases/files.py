@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
@@ -20,7 +19,6 @@ from m33d_hf.data.depth.maps import (
 )
 from m33d_hf.data.depth.options import DepthOptions
 from m33d_hf.data.files.data_set_tables import stated_places
-from m33d_hf.data.names import composed, folded
 from m33d_hf.data.plural import agree, plural
 from m33d_hf.data.sample import VideoHandle
 from m33d_hf.data.source import Unpaired
@@ -34,6 +32,7 @@ from m33d_hf.data.sources.phases.annotations import (
     names_its_videos,
     read_annotations,
 )
+from m33d_hf.data.sources.phases.naming import Match, match_files, match_names
 from m33d_hf.data.sources.videos.files import VIDEO_SUFFIXES, VideoFile
 from m33d_hf.data.sources.videos.recorded_times import is_recorded_table
 from m33d_hf.errors import ConfigError, DataError
@@ -44,8 +43,6 @@ logger = logging.getLogger(__name__)
 ANNOTATION_FOLDERS = ("phase_annotations", "annotations", "phases", "segments", "labels")
 _ANNOTATION_SUFFIXES = (".txt", ".csv", ".tsv", ".json")
 _SUBTITLES = (".srt", ".vtt")  # only in folders of annotations: beside videos they are what somebody says
-_WHAT_IT_IS = re.compile(r"[-_. ]+(phases?|timestamps?|segments?|annotations?|labels?)$", re.IGNORECASE)
-_KIND_BEFORE = re.compile(r"^(phases?|annotations?|labels?)[-_. ]+", re.IGNORECASE)
 _HOW_TO_NAME = (
     "Give the folder of the videos with --data.options.videos, and that of the annotations with "
     "--data.options.annotations"
@@ -333,9 +330,10 @@ def find_annotations(
     """Read all annotation files and pair them with videos by name.
 
     `video01-phase.txt`, `video01-timestamp.txt`, `video01.csv`, `video01_Annotation_Phase.csv`, `video01.mp4.json` and
-    `label_video01.txt` belong to `video01`, wherever the video lies and in upper or lower case; where both the file and
-    the video lie in a folder, one of the two paths is the end of the other. Of several files for one video, one with a
-    line per frame goes before timestamps, and these before segments.
+    `label_video01.txt` belong to `video01`, wherever the video lies and in upper or lower case. Where both lie in
+    folders, these decide if several videos or annotations bear the name, or if one lies in a folder of others (see
+    `naming`). Of several files for one video, one with a line per frame goes before timestamps, and these before
+    segments.
 
     Args:
         root: root of the data set.
@@ -355,20 +353,22 @@ def find_annotations(
     files = [file for file in files if base / file != known and not is_recorded_table(base / file)]
     found = FoundAnnotations()
     claims: dict[str, list[Path]] = {}
-    tables: list[str] = []
-    for file in files:
-        key = _key_of_file(file, keys)
+    tables: dict[str, Match] = {}
+    for file, match in zip(files, match_files(files, keys), strict=True):
+        key = match.key
         if key is None and len(keys) == len(files) == 1 and keys[0] == ROOT_SEQUENCE:
             key = keys[0]
         if key is not None:
             claims.setdefault(key, []).append(base / file)
         elif strict or PurePosixPath(file).suffix.lower() not in (".txt", ".json"):
-            tables.append(file)
+            tables[file] = match
+        elif match.called:
+            found.unpaired.append(Unpaired(file, match.reason))
     for key, paths in claims.items():
         path = _choose(key, paths, options.kind, found.unpaired)
-        _take(found, read_annotations(path, options), keys, key, path.name)
-    for file in tables:
-        _read_table_of_videos(found, base, file, keys, options, strict and len(files) == 1)
+        _take(found, read_annotations(path, options), keys, Match(key))
+    for file, match in tables.items():
+        _read_table_of_videos(found, base / file, match, keys, options, strict and len(files) == 1)
     return found
 
 
@@ -395,70 +395,6 @@ def _text_files(folder: Path, subtitles: bool = False) -> list[str]:
     return [file for file in list_files(folder).files if file.lower().endswith(known)]
 
 
-def _key_of_file(file: str, keys: Sequence[str]) -> str | None:
-    """Key of the video that a file belongs to, by its name with and without words for what it is."""
-    return next((key for name in _names_in(file) if (key := _key_of_name(name, keys)) is not None), None)
-
-
-def _names_in(file: str) -> Iterator[str]:
-    """What a file may be called after: its name without suffix, then without words for what it holds."""
-    stem = PurePosixPath(file).with_suffix("").as_posix()
-    while True:
-        yield stem
-        path = PurePosixPath(stem)
-        bare = _KIND_BEFORE.sub("", path.name)
-        if bare and bare != path.name:
-            yield path.with_name(bare).as_posix()
-        shorter = _WHAT_IT_IS.sub("", stem)
-        if shorter in (stem, ""):
-            return
-        stem = shorter
-
-
-def _key_of_name(name: str, keys: Sequence[str]) -> str | None:
-    """Key of the video called `name`, with or without a video's suffix: the whole key, or the end of it or of the name.
-
-    `case2` and `videos/siteA/case2` are the video `siteA/case2`, `siteB/case2` is not: sites call their cases alike.
-    Upper and lower case count only where keys differ in nothing else, and how accents are stored never counts.
-
-    Raises:
-        DataError: two videos bear the name.
-    """
-    plain = _plain(name)
-    if plain in keys:
-        return plain
-    for form in (composed, folded):
-        wanted, forms = form(plain), {key: form(key) for key in keys}
-        same = [key for key, known in forms.items() if known == wanted]
-        same = same or [key for key, known in forms.items() if _is_end(known, wanted) or _is_end(wanted, known)]
-        if len(same) > 1:
-            raise DataError(f"{name!r} matches several videos: {', '.join(same)}; put the folder in front of the name")
-        if same:
-            return same[0]
-    return None
-
-
-def _plain(name: str) -> str:
-    plain = name.replace("\\", "/").strip("/")
-    return PurePosixPath(plain).with_suffix("").as_posix() if plain.lower().endswith(tuple(VIDEO_SUFFIXES)) else plain
-
-
-def _is_end(end: str, path: str) -> bool:
-    return path.endswith(f"/{end}")
-
-
-def _without_video(name: str, keys: Sequence[str]) -> str:
-    """Why a file or an entry of a table is not used; names a video that is called alike and lies elsewhere."""
-    lasts = {folded(PurePosixPath(_plain(each)).name) for each in _names_in(_plain(name))}
-    other = next((key for key in keys if "/" in key and folded(PurePosixPath(key).name) in lasts), None)
-    if other is None or "/" not in _plain(name):
-        return "no video of that name"
-    return (
-        f"no video of that name in its folder; {other} lies in another. If they belong together, give the folder of "
-        "the videos with --data.options.videos, and that of the annotations with --data.options.annotations"
-    )
-
-
 def _choose(key: str, paths: Sequence[Path], kind: str, unpaired: list[Unpaired]) -> Path:
     if len(paths) == 1:
         return paths[0]
@@ -476,32 +412,32 @@ def _choose(key: str, paths: Sequence[Path], kind: str, unpaired: list[Unpaired]
     return fitting[0]
 
 
-def _take(
-    found: FoundAnnotations, annotations: Sequence[Annotation], keys: Sequence[str], key: str | None, file: str
-) -> None:
-    """Hand out the annotations of one file: to `key`, or to the videos that a video column names."""
+def _take(found: FoundAnnotations, annotations: Sequence[Annotation], keys: Sequence[str], whole: Match) -> None:
+    """Hand out the annotations of one file: to the video that it is called after, `whole`, or to those that a video
+    column names."""
+    named = [annotation.video for annotation in annotations if annotation.video is not None]
+    matches = dict(zip(named, match_names(named, keys, found.by_key), strict=True))
     for annotation in annotations:
-        target = key if annotation.video is None else _key_of_name(annotation.video, keys)
-        if target is None:
+        match = whole if annotation.video is None else matches[annotation.video]
+        if match.key is None:
             what = annotation.path.name + (f", video {annotation.video!r}" if annotation.video else "")
-            found.unpaired.append(Unpaired(what, _without_video(annotation.video or file, keys)))
+            found.unpaired.append(Unpaired(what, match.reason))
             found.others.append(annotation)
-        elif target in found.by_key:
-            raise DataError(f"video {target!r} is annotated in {found.by_key[target].path} and in {annotation.path}")
+        elif match.key in found.by_key:
+            raise DataError(f"video {match.key!r} is annotated in {found.by_key[match.key].path} and {annotation.path}")
         else:
-            found.by_key[target] = annotation
+            found.by_key[match.key] = annotation
 
 
 def _read_table_of_videos(
-    found: FoundAnnotations, base: Path, file: str, keys: Sequence[str], options: AnnotationOptions, only: bool
+    found: FoundAnnotations, path: Path, match: Match, keys: Sequence[str], options: AnnotationOptions, only: bool
 ) -> None:
     """A file that bears no video's name: one for all videos, an annotation of an absent one, or something else."""
-    path = base / file
     try:
         # What is a table of segments or of videos at least is meant for us: mistakes in it are raised below.
         meant = only or names_its_videos(path)
         annotations = [] if meant else read_annotations(path, options)
     except DataError as error:
-        found.unpaired.append(Unpaired(path.name, f"no video of that name, and not an annotation ({error})"))
+        found.unpaired.append(Unpaired(path.name, f"{match.reason}, and not an annotation ({error})"))
         return
-    _take(found, read_annotations(path, options) if meant else annotations, keys, None, file)
+    _take(found, read_annotations(path, options) if meant else annotations, keys, match)

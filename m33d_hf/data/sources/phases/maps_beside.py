@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path, PurePath, PurePosixPath
 
 from m33d_hf.data.depth.maps import depth_folder
+from m33d_hf.data.names import folded
 from m33d_hf.data.plural import plural
 from m33d_hf.data.sources.frames.layouts import maps_beside_pictures
+from m33d_hf.data.sources.frames.pairing import modality_of, strip_modality
 from m33d_hf.data.sources.videos.files import VIDEO_SUFFIXES
 from m33d_hf.modeling.video_reading_m33d import FRAME_SUFFIXES
 
@@ -26,20 +28,34 @@ def maps_in_words(maps: Sequence[Path]) -> str:
 
 def _maps_of_videos(files: Sequence[str]) -> set[str]:
     """Those below `depth/` in a folder that is named like a video or like a folder of frames outside of it, and videos
-    below `depth/` where there is any input outside.
+    below `depth/` that are themselves named so, or that lie beside a folder of RGB.
 
     `scripts/extract_depth.py` writes them by the place of the video below its input: `depth/NAME`, `depth/CLASS/NAME`.
     """
     paths = [PurePosixPath(file) for file in files]
     places = {path: depth_folder(path) for path in paths}
-    outside = [path for path, place in places.items() if place is None]
-    videos = {path.stem for path in outside if is_video(path)}
-    videos |= {path.parent.name for path in outside if path.suffix.lower() in FRAME_SUFFIXES}
+    videos, holders = set[str](), set[tuple[str, ...]]()
+    for path in (path for path, place in places.items() if place is None):
+        if not is_video(path) and path.suffix.lower() not in FRAME_SUFFIXES:
+            continue
+        videos.add(path.stem if is_video(path) else path.parent.name)
+        holders |= {path.parts[:n] for n, part in enumerate(path.parts[:-1]) if modality_of(part) == "rgb"}
+    bare = {_bare(name) for name in videos}
     return {
         str(path)
         for path, place in places.items()
-        if place is not None and (bool(videos) if is_video(path) else not videos.isdisjoint(path.parts[place + 1 : -1]))
+        if place is not None
+        and (
+            _bare(path.stem) in bare or path.parts[:place] in holders
+            if is_video(path)
+            else not videos.isdisjoint(path.parts[place + 1 : -1])
+        )
     }
+
+
+def _bare(name: str) -> str:
+    """A name without words for what it holds, `case1` of `case1_depth`, in which upper and lower case are equal."""
+    return folded(strip_modality(name) or name)
 
 
 def is_video(path: PurePath) -> bool:

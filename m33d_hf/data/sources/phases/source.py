@@ -174,14 +174,13 @@ class PhasesSource(PhaseSource):
         reading = AnnotationOptions(annotation_format, segment_unit, annotation_level, ignored, clock)
         files = {key: found.names[key] for key in found.videos}
         cases, unlisted = find_cases(self.root, cameras, files)
-        cases = {name: sorted(case, key=lambda camera: camera.key in found.lacking) for name, case in cases.items()}
         keys = dict.fromkeys([*found.videos, *cases])
         labels = find_annotations(self.root, list(keys), annotations, reading, table_of_cameras(self.root, cameras))
         self.notes: list[str] = list(found.notes)
         self.incomplete: dict[str, str] = {}
         self.unpaired: list[Unpaired] = [*found.unpaired, *labels.unpaired, *unlisted]
         if cameras is not None:
-            cases = self._led(cases, labels)
+            cases = self._led(cases, labels, found.lacking)
         self._tell([*found.told, *describe_reading(labels.all, ignored)])
         rules = self._phase_names(labels, phase_names, unknown_phase, ignored)
         inclusive, how = ends_are_inclusive(labels.all, segment_end)
@@ -190,7 +189,8 @@ class PhasesSource(PhaseSource):
         check_clock(labels.by_key, timing_of)
         start, counted = first_number(labels.by_key, timing_of, label_start)
         self._tell([sentence for sentence in (how, counted) if sentence])
-        kept = self._with_depth(self._select(found, cases, split, split_list, split_fractions), found.lacking, split)
+        kept = self._select(found, cases, split, split_list, split_fractions)
+        kept = self._with_depth(kept, found.lacking, labels, split)
         needed = (unit == "clips") if require_annotations is None else require_annotations
         # The first camera stands for its case.
         leaders = self._annotated({case[0].key: found.videos[case[0].key] for case in kept.values()}, labels, needed)
@@ -199,7 +199,8 @@ class PhasesSource(PhaseSource):
         chosen = {camera.key: found.videos[camera.key] for case in kept.values() for camera in case}
         laid = self._lay_out(chosen, labels, rules, replace(timing, first=start))
         if cameras is not None:
-            laid = self._in_cases(laid, kept)
+            laid = self._in_cases(laid, kept, found.lacking)
+        self._tell_counts(laid)
         self._account_for_unpaired(on_unpaired)
         self._files = {key: found.videos[key].files for key in laid}
         specs = {key: getattr(getattr(found.videos[key].handle, "reader", None), "depth_spec", None) for key in laid}
@@ -240,11 +241,13 @@ class PhasesSource(PhaseSource):
         for sentence in sentences:
             say_once(f"{self.root}: {sentence}")
 
-    def _led(self, cases: Cases, labels: FoundAnnotations) -> Cases:
-        """The cases with the camera in front whose frames the annotation numbers, which is put under its key."""
+    def _led(self, cases: Cases, labels: FoundAnnotations, lacking: Collection[str]) -> Cases:
+        """The cases with the camera in front whose frames the annotation numbers, which is put under its key; of
+        several annotated ones, one that is not left out for its depth."""
         led: Cases = {}
         for case, listed in cases.items():
             annotated = [camera for camera in listed if camera.key in labels.by_key]
+            annotated.sort(key=lambda camera: camera.key in lacking)
             own = labels.by_key.pop(case, None) if all(camera.key != case for camera in listed) else None
             first = listed[0] if own is not None or not annotated else annotated[0]
             for camera in annotated:
@@ -260,12 +263,14 @@ class PhasesSource(PhaseSource):
         self.notes.append(f"{len(led)} cases by number of cameras: {told}")
         return led
 
-    def _in_cases(self, laid: dict[str, PhaseVideo], cases: Cases) -> dict[str, PhaseVideo]:
-        """The videos with their cases; those of further cameras have the phases that the first one has meanwhile."""
+    def _in_cases(self, laid: dict[str, PhaseVideo], cases: Cases, lacking: Collection[str]) -> dict[str, PhaseVideo]:
+        """The videos with their cases; those of further cameras have the phases that the first one has meanwhile, also
+        where that one is left out for its depth."""
         found: dict[str, PhaseVideo] = {}
         absent: list[str] = []
         for case, cameras in cases.items():
-            absent += [f"{camera.name} of {case}" for camera in cameras if camera.key not in laid]
+            needed = {camera.key for camera in cameras if camera.key not in lacking}
+            absent += [f"{camera.name} of {case}" for camera in cameras if camera.key in needed - laid.keys()]
             first: PhaseVideo | None = None
             for camera in (camera for camera in cameras if camera.key in laid):
                 video = replace(laid[camera.key], case=case, camera=camera.name, offset=camera.offset)
@@ -273,11 +278,15 @@ class PhasesSource(PhaseSource):
                     first = video
                 else:
                     video = replace(video, phases=phases_of(first, video))
-                found[camera.key] = video
+                if camera.key in needed:
+                    found[camera.key] = video
         if absent:
             are = agree(len(absent), "is", "are")
             told = plural(len(absent), "camera")
             self._tell([f"{told} cannot be read and {are} done without, the first: {absent[0]}"])
+        if not found:
+            last = self.unpaired[-1]
+            raise DataError(f"{self.root}: no camera that has depth can be read; {last.path}: {last.reason}")
         return found
 
     def _select(
@@ -306,12 +315,16 @@ class PhasesSource(PhaseSource):
             self.unpaired.append(Unpaired(entry, f"listed for the split {split}, but there is no such video"))
         return {case: cases[case] for case in kept}
 
-    def _with_depth(self, kept: Cases, lacking: Collection[str], split: str | None) -> Cases:
-        """The cases of a split without the videos that are left out for their depth."""
+    def _with_depth(self, kept: Cases, lacking: Collection[str], labels: FoundAnnotations, split: str | None) -> Cases:
+        """The cases of a split without the videos that are left out for their depth, but for the annotated ones: what
+        their annotations number are their frames, also for the other cameras of their cases."""
         if not lacking:
             return kept
-        there = {name: [camera for camera in case if camera.key not in lacking] for name, case in kept.items()}
-        there = {name: case for name, case in there.items() if case}
+        there = {name: case for name, case in kept.items() if any(camera.key not in lacking for camera in case)}
+        there = {
+            name: [camera for camera in case if camera.key not in lacking or camera.key in labels.by_key]
+            for name, case in there.items()
+        }
         if not there:
             raise MissingSplitError(
                 f"{self.root}: require_depth is set, but the split {split} has no depth for its "
@@ -379,22 +392,25 @@ class PhasesSource(PhaseSource):
         if not laid:
             last = self.unpaired[-1]
             raise DataError(f"{self.root}: none of {len(videos)} videos can be read; {last.path}: {last.reason}")
-        frames = sum(len(video.phases) for video in laid.values())
-        labelled = sum(int((video.phases != IGNORE_INDEX).sum()) for video in laid.values())
-        counts = f"{plural(len(laid), 'video')}, {plural(frames, 'frame')}"
-        self.notes.append(f"{counts}, {labelled / max(frames, 1):.1%} annotated")
         if uneven:
             self.notes.append(
                 f"{plural(len(uneven), 'video')} {agree(len(uneven), 'has', 'have')} a variable frame rate, such as "
                 f"{uneven[0]}: presentation times are used"
             )
-        self._tell(describe_missing_depth([video.handle for video in laid.values()]))
         self._tell_incomplete()
         if timing.label_fps is None:
             self._tell(_counted_otherwise(laid, labels))
         if tails:
             self.notes.append(f"the ends of {plural(len(tails), 'video')} are not annotated; the first: {tails[0]}")
         return laid
+
+    def _tell_counts(self, videos: Mapping[str, PhaseVideo]) -> None:
+        """Note how much there is of the videos that are used, and how much of it lacks phases or depth."""
+        frames = sum(len(video.phases) for video in videos.values())
+        labelled = sum(int((video.phases != IGNORE_INDEX).sum()) for video in videos.values())
+        counts = f"{plural(len(videos), 'video')}, {plural(frames, 'frame')}"
+        self.notes.append(f"{counts}, {labelled / max(frames, 1):.1%} annotated")
+        self._tell(describe_missing_depth([video.handle for video in videos.values()]))
 
     def _tell_incomplete(self) -> None:
         """Note the recordings that are shorter than they should be; each is logged when it is opened."""

@@ -228,3 +228,55 @@ def test_accents_are_the_same_however_they_are_stored(tmp_path: Path, stored: Li
     cases, _ = find_cases(tmp_path, unicodedata.normalize(other, "_caméra*"), files)
     ((case, cameras),) = cases.items()
     assert [camera.key for camera in cameras] == keys and unicodedata.normalize("NFC", case) == "op\u00e9"
+
+
+def _depth_of(root: Path, *names: str) -> dict[str, Any]:
+    (root / "depth").mkdir()
+    for name in names:
+        np.save(root / f"depth/{name}.npy", np.full((20, 4, 6), 1500, np.uint16))
+    return {"require_depth": True, "depth_unit": "mm"}
+
+
+@pytest.mark.parametrize("of", ["op1_cam1", "op1"])
+def test_an_annotation_may_number_the_frames_of_a_camera_without_depth(root: Path, of: str) -> None:
+    """That camera is not used itself; the phases of the others are those of the same run without require_depth."""
+    annotations = root / "phase_annotations"
+    (annotations / "op1.txt").rename(root / "kept.txt")
+    (root / "kept.txt").rename(annotations / f"{of}.txt")
+    options = {"cameras": "cameras.csv", **OPTIONS, **_depth_of(root, "op1_cam2", "op2_cam1", "op2_cam2")}
+    source = PhasesSource(root, **options)
+    assert _phases(source) == {
+        "op1_cam2": "cc" + "s" * 8 + "." * 10,  # 10 frames of 25 a second later, as of the pair
+        "op2_cam1": "s" * 20,
+        "op2_cam2": "s" * 12,
+    }
+    assert [[source.videos[n].key for n in case] for case in source.cases] == [["op1_cam2"], ["op2_cam1", "op2_cam2"]]
+    assert [(entry.path, entry.reason) for entry in source.unpaired] == [("op1_cam1.mp4", "no depth for it in depth")]
+    assert "3 videos, 52 frames, 80.8% annotated" in source.notes
+    pair = PhasesSource(root, **{**options, "require_depth": False, "depth": "none"})
+    assert {key: value for key, value in _phases(pair).items() if key != "op1_cam1"} == _phases(source)
+
+
+def test_of_two_annotated_cameras_the_one_with_depth_leads(root: Path) -> None:
+    (root / "phase_annotations/op1.txt").unlink()
+    _annotate(root / "phase_annotations/op1_cam1.txt", "c" * 20)
+    _annotate(root / "phase_annotations/op1_cam2.txt", "s" * 20)
+    source = PhasesSource(root, cameras="_cam*", **OPTIONS, **_depth_of(root, "op1_cam2"))
+    assert _phases(source) == {"op1_cam2": "s" * 20}
+
+
+def test_a_case_whose_only_camera_with_depth_is_broken(root: Path) -> None:
+    options = {"cameras": "_cam*", **OPTIONS, **_depth_of(root, "op1_cam2")}
+    (root / "videos/op1_cam2.mp4").write_bytes(b"nothing")
+    with pytest.raises(DataError, match="no camera that has depth can be read"):
+        PhasesSource(root, **options)
+
+
+def test_a_case_without_annotation_loses_the_cameras_without_depth(root: Path) -> None:
+    (root / "phase_annotations/op1.txt").unlink()
+    options = {"cameras": "_cam*", **OPTIONS, **_depth_of(root, "op1_cam2", "op2_cam1")}
+    source = PhasesSource(root, **options)
+    assert _phases(source) == {"op2_cam1": "s" * 20}
+    assert ("op1_cam2", "it has no annotation") in [(entry.path, entry.reason) for entry in source.unpaired]
+    every = PhasesSource(root, **options, unit="videos")
+    assert [video.key for video in every.videos] == ["op1_cam2", "op2_cam1"]
