@@ -128,6 +128,10 @@ class Source(ABC):
         """Key of every item, where the source knows them without asking each; None: ask the items."""
         return None
 
+    def root_of(self, index: int) -> Path | None:
+        """The folder in which an item's files lie; None where it has none. `root`, unless the source joins several."""
+        return self.root
+
     def label_maps(self, rows: Sequence[int]) -> LabelMaps | None:
         """The label maps of some items; None without any."""
         return None

@@ -19,7 +19,6 @@ from m33d_hf.data.files.skips import SkippedFile, unreadable
 from m33d_hf.data.prepared.encoding import TOGETHER, Encoder, sequence_of
 from m33d_hf.data.sample import holes_of, read_sample
 from m33d_hf.data.source import Source
-from m33d_hf.data.sources.mixture import MixtureSource
 from m33d_hf.errors import CorruptFileError, DataError, DepthUnitError, LabelError
 from m33d_hf.modeling.picture_files_m33d import decode_picture
 
@@ -47,7 +46,7 @@ class Failure(NamedTuple):
     def of(cls, error: Exception, key: str, first: int, source: Source, index: int) -> Failure:
         """That of an error, by which the item `index` stopped."""
         file = unreadable(error, key)
-        inside = None if file.path == key else _inside(file.path, _root_of(source, index))
+        inside = None if file.path == key else _inside(file.path, source.root_of(index))
         return cls(file, first, inside, _stamp_of_damage(file.path))
 
     def row(self) -> list[Any]:
@@ -101,7 +100,7 @@ class Unread:
         try:
             for index, path, reason, key, *rest in notes["skipped"]:
                 failure = Failure(SkippedFile(str(path), str(reason), str(key)), *rest)
-                skipped[int(index)] = failure.moved_to(_root_of(source, int(index)))
+                skipped[int(index)] = failure.moved_to(source.root_of(int(index)))
             return cls(skipped, {int(index): [int(frame) for frame in frames] for index, *frames in notes["damaged"]})
         except (KeyError, TypeError, ValueError) as error:
             raise CorruptFileError(folder / MARKER, f"{_KEY!r} does not list items that could not be read") from error
@@ -184,14 +183,6 @@ def rows_of(
         unread.skipped[index] = Failure.of(error, key, done - done % TOGETHER, source, index)
     if damaged:
         unread.damaged[index] = damaged
-
-
-def _root_of(source: Source, index: int) -> Path | None:
-    """The folder of an item; None where there is none."""
-    if isinstance(source, MixtureSource):
-        member, item, _ = source.place(index)
-        return _root_of(list(source.members.values())[member], item)
-    return source.root
 
 
 def _inside(path: str, root: Path | None) -> str | None:

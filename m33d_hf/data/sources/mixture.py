@@ -194,6 +194,11 @@ class MixtureSource(Source):
         name = list(self.members)[member]
         return MixedHandle(self.members[name][item], name, repetition)
 
+    def root_of(self, index: int) -> Path | None:
+        """That of the item's member."""
+        member, item, _ = self.place(index)
+        return list(self.members.values())[member].root_of(item)
+
     def labels(self) -> list[int] | None:
         """Clip label of every virtual item; None if a member does not know its own."""
         return self._spread([source.labels() for source in self.members.values()])
