@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from m33d_hf.data.plural import plural
-from m33d_hf.data.recordings.contents import content_digest
 from m33d_hf.errors import ConfigError
+from m33d_hf.inference.output_folders.contents import content_digest
 from m33d_hf.inference.output_folders.results_of import RECORD_FILE, first_result
 from m33d_hf.modeling.video_reading_m33d import frame_files
 

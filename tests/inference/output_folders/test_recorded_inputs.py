@@ -143,6 +143,8 @@ def test_an_input_within_the_output_is_no_result(tmp_path: Path) -> None:
     for content in (b"1", b"2"):
         (tmp_path / "day/a.png").write_bytes(content)
         claim_names(tmp_path, {"a": tmp_path / "day/a.png"})
+    noted = [json.loads(line) for line in (tmp_path / RECORD_FILE).read_text().splitlines()]
+    assert [name for name, *_ in noted] == ["a", "a"] and noted[0][2] != noted[1][2], "the new content is noted"
 
 
 def test_inputs_of_which_an_earlier_version_noted_the_path_alone_are_not_believed(tmp_path: Path) -> None:
