@@ -61,11 +61,47 @@ def _match(entries: Sequence[Sequence[str]], keys: Sequence[str], annotated: Col
     Raises:
         DataError: two videos bear one name.
     """
-    by_path = [next((key for name in names if (key := _key_at(name, keys)) is not None), None) for names in entries]
+    paths = _Paths(keys)
+    by_path = [next((key for name in names if (key := paths.key_at(name)) is not None), None) for names in entries]
     owners = {key: names[0] for key, names in zip(by_path, entries, strict=True) if key is not None}
     owners = {**dict.fromkeys(annotated, ""), **owners}
     bare = _BareNames(keys, [names[0] for names in entries], owners)
     return [bare.match(names) if key is None else Match(key, "") for key, names in zip(by_path, entries, strict=True)]
+
+
+class _Paths:
+    """The keys of videos, by which names are called, spelled out once for all names.
+
+    Args:
+        keys: of the videos.
+    """
+
+    def __init__(self, keys: Sequence[str]) -> None:
+        self._keys = frozenset(keys)
+        # Upper and lower case count only where keys differ in nothing else, and how accents are stored never counts.
+        self._spelled = [(form, {key: form(key) for key in keys}) for form in (composed, folded)]
+
+    def key_at(self, name: str) -> str | None:
+        """Key of the video called `name`: the whole key, or the end of it or of the name.
+
+        `case2` and `videos/siteA/case2` are the video `siteA/case2`, `siteB/case2` is not.
+
+        Raises:
+            DataError: two videos bear the name.
+        """
+        if name in self._keys:
+            return name
+        for form, forms in self._spelled:
+            wanted = form(name)
+            same = [key for key, known in forms.items() if known == wanted]
+            same = same or [key for key, known in forms.items() if _is_end(known, wanted) or _is_end(wanted, known)]
+            if len(same) > 1:
+                raise DataError(
+                    f"{name!r} matches several videos: {', '.join(same)}; put the folder in front of the name"
+                )
+            if same:
+                return same[0]
+        return None
 
 
 class _BareNames:
@@ -125,28 +161,6 @@ def _names_in(file: str) -> Iterator[str]:
         if shorter in (stem, ""):
             return
         stem = shorter
-
-
-def _key_at(name: str, keys: Sequence[str]) -> str | None:
-    """Key of the video called `name`: the whole key, or the end of it or of the name.
-
-    `case2` and `videos/siteA/case2` are the video `siteA/case2`, `siteB/case2` is not. Upper and lower case count only
-    where keys differ in nothing else, and how accents are stored never counts.
-
-    Raises:
-        DataError: two videos bear the name.
-    """
-    if name in keys:
-        return name
-    for form in (composed, folded):
-        wanted, forms = form(name), {key: form(key) for key in keys}
-        same = [key for key, known in forms.items() if known == wanted]
-        same = same or [key for key, known in forms.items() if _is_end(known, wanted) or _is_end(wanted, known)]
-        if len(same) > 1:
-            raise DataError(f"{name!r} matches several videos: {', '.join(same)}; put the folder in front of the name")
-        if same:
-            return same[0]
-    return None
 
 
 def _plain(name: str) -> str:
