@@ -358,6 +358,15 @@ def fields_of(arguments: Any, prefix: str = "") -> Iterator[tuple[str, dataclass
             yield f"{prefix}{field.name}", field, value
 
 
+def put_value(args: RunArguments, key: str, value: Any) -> None:
+    """Set the entry of a dotted key, such as `train.max_steps` or `model.hidden_size`."""
+    section, _, name = key.partition(".")
+    if section == "model":
+        args.model[name] = value
+    else:
+        setattr(getattr(args, section), name, value)
+
+
 def check_field(key: str, field: dataclasses.Field[Any], value: Any, origins: Mapping[str, str]) -> None:
     """Check one value against the range of its field, and text for characters that no file name can have.
 

@@ -18,7 +18,7 @@ from m33d_hf.errors import CheckpointError, ConfigError, DataError
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.training.processes.checkpoint_files import read_state
 from m33d_hf.training.processes.checkpoints import find_checkpoints
-from m33d_hf.training.recipe.arguments import RunArguments, said_by, same_setting
+from m33d_hf.training.recipe.arguments import RunArguments, put_value, said_by, same_setting
 from m33d_hf.training.recipe.parsing import Resolved, resolve
 from m33d_hf.training.recipe.run_data import build_run_source, run_rows
 from m33d_hf.training.settling.architecture import DENSE, DETECTION, TAKEN, Origin, adopt, read_origin, with_modalities
@@ -119,11 +119,7 @@ class _Work:
 
     def put(self, key: str, value: Any, where: str) -> None:
         """Set one key, and note where its value is from."""
-        section, _, name = key.partition(".")
-        if section == "model":
-            self.args.model[name] = value
-        else:
-            setattr(getattr(self.args, section), name, value)
+        put_value(self.args, key, value)
         self.open.discard(key)
         self.origins[key] = self.decided[key] = where
 

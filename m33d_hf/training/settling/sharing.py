@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from m33d_hf.training.processes.launch import Ranks
-from m33d_hf.training.recipe.arguments import RunArguments
+from m33d_hf.training.recipe.arguments import RunArguments, put_value
 
 # Of the machine that a process is on, and without a part in what is learnt.
 _OWN = frozenset({"data.num_workers", "data.keep_decoded_gb"})
@@ -31,11 +31,7 @@ def shared(args: RunArguments, decided: Iterable[str], ranks: Ranks) -> RunArgum
         return args
     changed = copy.deepcopy(args)
     for key, value in first.items():
-        section, _, name = key.partition(".")
-        if section == "model":
-            changed.model[name] = value
-        else:
-            setattr(getattr(changed, section), name, value)
+        put_value(changed, key, value)
     return changed
 
 
