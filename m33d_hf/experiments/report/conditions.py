@@ -69,8 +69,8 @@ def _text(results: Results, condition: Mapping[str, Any]) -> str:
     """Such as "the loss rgb of VideoMAE (RGB) must be below .950 and is .961 / .949"."""
     name = labels(results).get(condition["variant"], condition["variant"])
     values = _losses(results, condition)
-    known = any(value is not None for value in values)
-    found = " / ".join("not known" if value is None else _short(value) for value in values if known) or "not known"
+    told = ["not known" if value is None else _short(value) for value in values]
+    found = " / ".join(told) if any(value is not None for value in values) else "not known"
     loss = condition["loss"].removeprefix("loss/")
     return f"the {loss} loss of {name} must be below {_short(float(condition['below']))} and is {found}"
 

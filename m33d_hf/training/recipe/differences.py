@@ -48,6 +48,7 @@ FREE = (
 )
 # A resumed run may be evaluated on other data or by another protocol; its figures are then not those of before.
 _JUDGING = ("data.eval_", "data.max_eval_samples", "evaluation.")
+_DEPTH = "depth_estimation"
 # Of these, what decides when and what is evaluated besides, not what an evaluation finds.
 _CADENCE = (
     "evaluation.every_",
@@ -58,7 +59,6 @@ _CADENCE = (
     "evaluation.metric",
     "evaluation.greater_is_better",
 )
-_DEPTH = "depth_estimation"
 
 
 def free_between_evaluations(args: Mapping[str, Any]) -> list[str]:
