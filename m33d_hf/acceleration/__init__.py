@@ -13,8 +13,8 @@ from transformers import PreTrainedModel
 
 from m33d_hf.acceleration.attention import NAME, prefers_blocks
 from m33d_hf.acceleration.linear import CPULinear, cpu_linear
-from m33d_hf.acceleration.maps import arranged
-from m33d_hf.modeling.heads_m33d import DPTDepthHead
+from m33d_hf.acceleration.maps import prefers_channels_last
+from m33d_hf.modeling.heads_m33d import ConvNeXtSegmentationHead, DPTDepthHead
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -24,7 +24,7 @@ def accelerate_cpu(model: Model) -> Model:
 
     Every kernel looks at what it is given, and leaves other devices, dtypes and compiling to torch. Linear layers, and
     modules that multiply by part of a weight through an attribute `linear`, go to `m33d_hf.acceleration.linear`;
-    attention that is "sdpa" goes to `m33d_hf.acceleration.attention`, any other stays; maps of the DPT head to
+    attention that is "sdpa" goes to `m33d_hf.acceleration.attention`, any other stays; maps of the dense heads to
     `m33d_hf.acceleration.maps`.
     """
     module: Any
@@ -33,8 +33,8 @@ def accelerate_cpu(model: Model) -> Model:
             module.__class__ = CPULinear
         elif getattr(module, "linear", None) is nn.functional.linear:
             module.linear = cpu_linear
-        elif isinstance(module, DPTDepthHead):
-            module.arrange = arranged
+        elif isinstance(module, ConvNeXtSegmentationHead | DPTDepthHead):
+            module.prefers_channels_last = prefers_channels_last
         attends = isinstance(module, PreTrainedModel) and module.config._attn_implementation
         if attends == "sdpa" and prefers_blocks():
             module.set_attn_implementation(NAME)

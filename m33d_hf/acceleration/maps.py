@@ -1,26 +1,30 @@
-"""How maps lie in memory while convolutions without gradients go over them in bfloat16 on a CPU.
+"""How maps lie in memory while dense heads go over them without gradients in bfloat16 on a CPU.
 
-Channel by channel for every pixel is how oneDNN wants them: else it turns the map around before and after every
-convolution. In float32 that is a small part of a convolution, and the results would move by 2e-6 of the largest for it
-(benchmarks/README.md); in bfloat16 they move by less than its rounding.
+Channel by channel for every pixel is how oneDNN wants them, else it turns the map around before and after every
+convolution; and so norms and additions find their values side by side. In float32 both are a small part of a head, and
+results would move by 2e-6 of the largest for it (benchmarks/README.md); in bfloat16 by less than its rounding.
 """
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 
-from m33d_hf.acceleration.attention import prefers_blocks
+
+@lru_cache(maxsize=1)
+def multiplies_bfloat16() -> bool:
+    """Whether this CPU has instructions for bfloat16, be it with matrix units (AMX) or without."""
+    return torch.cpu._is_avx512_bf16_supported()
 
 
-def arranged(map_BCHW: torch.Tensor) -> torch.Tensor:
-    """(B, C, H, W) with channels last where that is faster, else as it is."""
-    if (
-        torch.compiler.is_compiling()  # first: nothing after it is to be traced
-        or torch.jit.is_tracing()
-        or torch.is_grad_enabled()
-        or map_BCHW.device.type != "cpu"
-        or map_BCHW.dtype != torch.bfloat16
-        or not prefers_blocks()
-    ):
-        return map_BCHW
-    return map_BCHW.contiguous(memory_format=torch.channels_last)
+def prefers_channels_last(values: torch.Tensor) -> bool:
+    """Whether maps of such values are to lie with channels last for what a dense head does next."""
+    return (
+        not torch.compiler.is_compiling()  # first: nothing after it is to be traced
+        and not torch.jit.is_tracing()
+        and not torch.is_grad_enabled()
+        and values.device.type == "cpu"
+        and values.dtype == torch.bfloat16
+        and multiplies_bfloat16()
+    )

@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from m33d_hf.errors import ConfigError
+from m33d_hf.modeling import heads_m33d
 from m33d_hf.modeling.heads_m33d import (
     ConvNeXtSegmentationHead,
     DPTDepthHead,
@@ -133,3 +134,38 @@ def test_prediction_mixes_channels_before_enlarging_and_gives_the_same() -> None
     assert sides == [(24, 40), (24, 40), (12, 20)], "a quarter of the pixels"
     for found in (learning, predicting):
         torch.testing.assert_close(found.double(), exact, rtol=0, atol=1e-6 * float(exact.abs().max()))
+
+
+def test_large_maps_of_a_batch_are_predicted_one_by_one_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    head = ConvNeXtSegmentationHead(16, num_labels=5, width=8, depth=2, upscale=2).eval()
+    tokens = torch.randn(3, 12, 16)  # grid 3 x 4: maps of 8 x 6 x 8 values
+    batches: list[int] = []
+    head.blocks[0].register_forward_hook(lambda _, given, out: batches.append(len(given[0])))
+
+    def predict(values: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            return head(values, (3, 4), (48, 64))
+
+    whole = predict(tokens)
+    assert batches == [3], "small maps stay together"
+    monkeypatch.setattr(heads_m33d, "ALONE_FROM", 8 * 6 * 8)
+    torch.testing.assert_close(predict(tokens), whole)
+    assert batches == [3, 1, 1, 1]
+    predict(tokens[:1])
+    assert predict(tokens[:0]).shape == (0, 5, 48, 64)
+    assert batches[4:] == [1, 0]
+    torch.testing.assert_close(head(tokens, (3, 4), (48, 64)).detach(), whole)
+    assert batches[6:] == [3], "gradients are kept of the whole batch"
+    monkeypatch.setattr(heads_m33d, "ALONE_FROM", 8 * 6 * 8 + 1)
+    predict(tokens)
+    assert batches[7:] == [3]
+
+
+def test_a_graph_of_the_segmentation_head_holds_the_whole_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heads_m33d, "ALONE_FROM", 1)
+    head = ConvNeXtSegmentationHead(16, num_labels=5, width=8, depth=1, upscale=2).eval()
+    tokens = torch.randn(3, 12, 16)
+    with torch.no_grad():
+        graph = torch.export.export(head, (tokens, (3, 4), (48, 64))).graph
+    assert sum("conv2d" in str(node.target) for node in graph.nodes) == 2, "one block and the classifier, once"
