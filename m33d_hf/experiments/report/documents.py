@@ -35,6 +35,7 @@ SUPERSEDED: dict[str, tuple[str, str] | None] = {
     "search": None,
     "confirm": None,
     "confirm_single": None,
+    "mae_masks": None,
     "clips_search": None,
     "clips_confirm": None,
     "gpu": ("half a run with one seed", _HERE),
