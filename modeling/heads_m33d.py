@@ -18,8 +18,8 @@ from .configuration_m33d import M33DConfig
 from .errors_m33d import ConfigError
 
 DPT_LEVELS = 4
-ALONE_FROM = 1 << 18
-"""Values of a picture's map (1 MB) from which `ConvNeXtSegmentationHead` predicts pictures one by one on a CPU."""
+LARGE_MAP = 1 << 18
+"""Values of maps for each thread of a CPU, above which `ConvNeXtSegmentationHead` takes no more pictures at once."""
 
 
 def evenly_spaced_layers(num_hidden_layers: int, levels: int = DPT_LEVELS) -> list[int]:
@@ -74,9 +74,10 @@ class ConvNeXtBlock(nn.Module):
 class ConvNeXtSegmentationHead(nn.Module):
     """Every token becomes upscale x upscale pixels of `width` channels, refined by ConvNeXt blocks.
 
-    On a CPU and without gradients, pictures go through it one by one where their maps are large: those of a whole batch
-    do not stay in the cache from one operation to the next (1.1 to 1.5 times as fast, benchmarks/README.md), nor need
-    they all be held. Logits are the same but for the rounding of products of other shapes.
+    On a CPU and without gradients, large maps go through it a few pictures at a time, or one by one: those of a whole
+    batch do not stay in the cache from one operation to the next (benchmarks/README.md), nor need they all be held.
+    Logits are the same but for the rounding of products of other shapes; hooks on parts of the head see a few pictures
+    at a time, too.
 
     Args:
         hidden_size: D of the tokens.
@@ -98,19 +99,32 @@ class ConvNeXtSegmentationHead(nn.Module):
 
     def forward(self, tokens_BND: Tensor, grid: Sequence[int], size: Sequence[int]) -> Tensor:
         """Return logits (B, L, H, W) for tokens of a (h, w) `grid` at the image `size` (H, W)."""
-        if self._takes_one_by_one(tokens_BND):
-            return torch.cat([self._logits(tokens_1ND, grid, size) for tokens_1ND in tokens_BND.split(1)])
-        return self._logits(tokens_BND, grid, size)
+        few = self._pictures_at_once(tokens_BND, grid)
+        if few is None:
+            return self._logits(tokens_BND, grid, size)
+        parts = tokens_BND.split(few)
+        first = self._logits(parts[0], grid, size)
+        logits = first.new_empty(len(tokens_BND), *first.shape[1:])
+        logits[:few] = first
+        for number, part in enumerate(parts[1:], start=1):  # into place: a list of parts would hold all of them twice
+            logits[number * few : (number + 1) * few] = self._logits(part, grid, size)
+        return logits
 
-    def _takes_one_by_one(self, tokens_BND: Tensor) -> bool:
-        return (
-            not torch.compiler.is_compiling()  # first: nothing after it is to be traced
-            and not torch.jit.is_tracing()
-            and not torch.is_grad_enabled()
-            and tokens_BND.device.type == "cpu"
-            and tokens_BND.shape[0] > 1
-            and tokens_BND.shape[1] * self.projection.out_features >= ALONE_FROM
-        )
+    def _pictures_at_once(self, tokens_BND: Tensor, grid: Sequence[int]) -> int | None:
+        """How many pictures to predict together; None: the whole batch."""
+        if (
+            torch.compiler.is_compiling()  # first: nothing after it is to be traced
+            or torch.jit.is_tracing()
+            or torch.is_grad_enabled()
+            or tokens_BND.device.type != "cpu"
+            or type(tokens_BND.shape[0]) is not int  # a graph for any number of pictures
+        ):
+            return None
+        values = grid[0] * grid[1] * self.upscale**2 * self.width
+        if values < LARGE_MAP:
+            return None
+        few = max(LARGE_MAP * torch.get_num_threads() // values, 1)
+        return few if few < tokens_BND.shape[0] else None
 
     def _logits(self, tokens_BND: Tensor, grid: Sequence[int], size: Sequence[int]) -> Tensor:
         (height, width), up = grid, self.upscale

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import functional as F
 
 from m33d_hf.errors import ConfigError
@@ -136,34 +137,76 @@ def test_prediction_mixes_channels_before_enlarging_and_gives_the_same() -> None
         torch.testing.assert_close(found.double(), exact, rtol=0, atol=1e-6 * float(exact.abs().max()))
 
 
-def test_large_maps_of_a_batch_are_predicted_one_by_one_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_maps_of_a_batch_are_predicted_a_few_at_a_time_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     head = ConvNeXtSegmentationHead(16, num_labels=5, width=8, depth=2, upscale=2).eval()
-    tokens = torch.randn(3, 12, 16)  # grid 3 x 4: maps of 8 x 6 x 8 values
+    tokens = torch.randn(5, 12, 16)  # grid 3 x 4: maps of 8 x 6 x 8 values
+    values, threads = 8 * 6 * 8, [1]
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads[0])
     batches: list[int] = []
     head.blocks[0].register_forward_hook(lambda _, given, out: batches.append(len(given[0])))
 
-    def predict(values: torch.Tensor) -> torch.Tensor:
+    def predict(pictures: torch.Tensor) -> torch.Tensor:
+        batches.clear()
         with torch.no_grad():
-            return head(values, (3, 4), (48, 64))
+            return head(pictures, (3, 4), (48, 64))
 
     whole = predict(tokens)
-    assert batches == [3], "small maps stay together"
-    monkeypatch.setattr(heads_m33d, "ALONE_FROM", 8 * 6 * 8)
-    torch.testing.assert_close(predict(tokens), whole)
-    assert batches == [3, 1, 1, 1]
+    assert batches == [5], "small maps stay together"
+    for threads[0], expected in ((1, [1] * 5), (2, [2, 2, 1]), (4, [4, 1]), (5, [5]), (8, [5])):
+        monkeypatch.setattr(heads_m33d, "LARGE_MAP", values)
+        torch.testing.assert_close(predict(tokens), whole)
+        assert batches == expected
+        monkeypatch.setattr(heads_m33d, "LARGE_MAP", values - 1)
+        torch.testing.assert_close(predict(tokens), whole)
+        monkeypatch.setattr(heads_m33d, "LARGE_MAP", values + 1)
+        predict(tokens)
+        assert batches == [5]
+    threads[0] = 1
+    monkeypatch.setattr(heads_m33d, "LARGE_MAP", values)
     predict(tokens[:1])
+    assert batches == [1]
     assert predict(tokens[:0]).shape == (0, 5, 48, 64)
-    assert batches[4:] == [1, 0]
+    batches.clear()
     torch.testing.assert_close(head(tokens, (3, 4), (48, 64)).detach(), whole)
-    assert batches[6:] == [3], "gradients are kept of the whole batch"
-    monkeypatch.setattr(heads_m33d, "ALONE_FROM", 8 * 6 * 8 + 1)
-    predict(tokens)
-    assert batches[7:] == [3]
+    assert batches == [5], "gradients are kept of the whole batch"
+
+
+def test_a_projection_of_another_kind_predicts_large_maps(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Wrapped(torch.nn.Module):
+        def __init__(self, inner: torch.nn.Module) -> None:
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, values: torch.Tensor) -> torch.Tensor:
+            return self.inner(values)
+
+    monkeypatch.setattr(heads_m33d, "LARGE_MAP", 1)
+    head = ConvNeXtSegmentationHead(16, num_labels=5, width=8, depth=1, upscale=2).eval()
+    tokens = torch.randn(3, 12, 16)
+    with torch.no_grad():
+        before = head(tokens, (3, 4), (48, 64))
+        head.projection = Wrapped(head.projection)  # type: ignore[assignment]
+        assert torch.equal(head(tokens, (3, 4), (48, 64)), before)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_symbolic_graph_takes_another_number_of_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heads_m33d, "LARGE_MAP", 1)
+    head = ConvNeXtSegmentationHead(16, num_labels=5, width=8, depth=1, upscale=2).eval()
+    weights = dict(head.named_parameters())
+
+    def predict(values: dict[str, torch.Tensor], tokens: torch.Tensor) -> torch.Tensor:
+        return torch.func.functional_call(head, values, (tokens, (3, 4), (48, 64)))
+
+    with torch.no_grad():
+        graph = make_fx(predict, tracing_mode="symbolic")(weights, torch.randn(3, 12, 16))
+        tokens = torch.randn(5, 12, 16)
+        torch.testing.assert_close(graph(weights, tokens), predict(weights, tokens))
 
 
 def test_a_graph_of_the_segmentation_head_holds_the_whole_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(heads_m33d, "ALONE_FROM", 1)
+    monkeypatch.setattr(heads_m33d, "LARGE_MAP", 1)
     head = ConvNeXtSegmentationHead(16, num_labels=5, width=8, depth=1, upscale=2).eval()
     tokens = torch.randn(3, 12, 16)
     with torch.no_grad():
