@@ -5,11 +5,14 @@
     python benchmarks/inference.py --device cuda --rounds 30                # a GPU
     python benchmarks/inference.py --tiny --output_dir outputs/x            # seconds: a test of the machinery
 
-Writes inference_SIZE_DEVICE.json into --output_dir. Clips: against VideoMAEForVideoClassification with the same
-weights, whose logits are compared first (where they differ nothing is timed). Depth: against DPTForDepthEstimation over
-a ViT of the same width; segmentation: against BeitForSemanticSegmentation, UPerNet over the feature pyramid of a ViT of
-the same width. These two are other heads, so FLOPs stand beside the times. With onnxruntime, depth and clips exported
-by scripts/export_model.py stand against our eager models, on CPU.
+Writes inference_SIZE_DEVICE.json into --output_dir; a run without batch 1 names its batches as well, as in
+inference_small_cpu_batch8.json, so that it leaves the file of single samples as it is.
+
+Clips: against VideoMAEForVideoClassification with the same weights, whose logits are compared first (where they differ
+nothing is timed). Depth: against DPTForDepthEstimation over a ViT of the same width; segmentation: against
+BeitForSemanticSegmentation, UPerNet over the feature pyramid of a ViT of the same width. These two are other heads, so
+FLOPs stand beside the times. With onnxruntime, depth and clips exported by scripts/export_model.py stand against our
+eager models, on CPU.
 
 All sides take turns in one process, in `torch.inference_mode` and with the attention that transformers chooses (sdpa).
 Time is the process's CPU time on a CPU (one thread), device events on a GPU.
@@ -52,6 +55,12 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     if args.tiny:
         args.size, args.rounds = "tiny", 1
     return args
+
+
+def file_name(args: argparse.Namespace) -> str:
+    """What the JSON is called. Without batch 1 it names the batches, so that two such runs do not share a file."""
+    batches = "" if 1 in args.batch else "_batch" + "_".join(map(str, args.batch))
+    return f"inference_{args.size}_{torch.device(args.device).type}{batches}.json"
 
 
 def check_parity(ours: torch.nn.Module, peer: torch.nn.Module, batch: dict[str, Any]) -> float:
@@ -158,7 +167,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         torch.backends.cudnn.allow_tf32 = False  # cuDNN's default would round float32 inputs of convolutions
     found: dict[str, Any] = header("inference", device) | {"size": args.size, "rounds": args.rounds, "rows": []}
     args.output_dir.mkdir(parents=True, exist_ok=True)
-    file = args.output_dir / f"inference_{args.size}_{device.type}.json"
+    file = args.output_dir / file_name(args)
     try:
         for row in (row for task in args.tasks for row in rows_of(args, task)):
             found["rows"].append(row)

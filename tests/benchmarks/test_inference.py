@@ -3,11 +3,39 @@
 from __future__ import annotations
 
 import json
+import shlex
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
+import pytest
+
+from helpers.benchmark_modules import benchmark_module
 from helpers.scripts import run_script
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+REPOSITORY = Path(__file__).parents[2]
+BENCHMARKS = REPOSITORY / "benchmarks"
+
+
+@pytest.fixture
+def inference(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    yield from benchmark_module("inference", REPOSITORY, monkeypatch)
+
+
+def test_no_run_takes_the_file_of_other_batches(inference: ModuleType) -> None:
+    def named(*words: str) -> str:
+        return inference.file_name(inference.parse(["--size", "small", *words]))
+
+    assert named() == named("--batch", "1") == "inference_small_cpu.json"
+    assert named("--batch", "8") == "inference_small_cpu_batch8.json"
+    assert named("--batch", "4", "8", "--device", "cuda:1") == "inference_small_cuda_batch4_8.json"
+
+
+@pytest.mark.parametrize("file", sorted(BENCHMARKS.glob("inference_*.json")), ids=lambda path: path.name)
+def test_the_command_in_a_committed_file_writes_that_file(file: Path, inference: ModuleType) -> None:
+    words = shlex.split(json.loads(file.read_text(encoding="utf-8"))["command"])
+    assert words[:2] == ["python", "benchmarks/inference.py"]
+    assert inference.file_name(inference.parse(words[2:])) == file.name
 
 
 def test_a_tiny_run_has_every_cell(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """RandAugment's operations on clips in a CPU's memory: integers of 16 bits and tables, plane by plane.
 
-torchvision turns a clip into float32 and back for every operation, which takes four times as long. Here moving
+torchvision turns a clip into float32 and back for every operation, which took three times as long on average of all
+operations where this was tried (benchmarks/README.md has the two times; they are in no JSON). Here moving
 operations mix pixels by weights of 7 bits and differ from torchvision's by a level (at the edge of the moved picture by
 more: torchvision counts the grey around it twice); what depends on nothing but a pixel's value goes through one table
 of 256 values per plane, however many such operations follow each other. The tests compare with torchvision.

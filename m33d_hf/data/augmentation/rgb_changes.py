@@ -1,7 +1,10 @@
 """What changes the RGB of a training sample and nothing else: RandAugment, colour jitter, greyscale, blur.
 
 It is drawn where the sample is read (`transforms`) and carried out where its batch is finished, on an accelerator many
-samples at a time. A sample looks the same whatever it is carried out with.
+samples at a time. What is drawn does not depend on where that is; pixels do. RandAugment is torchvision's on an
+accelerator and `clip_operations` on a CPU: one operation moves nearly all pixels by a level at most, but more at the
+edge of a moved picture, and what follows in a draw may stretch the difference. Colour takes the same steps on both, and
+differs by rounding.
 """
 
 from __future__ import annotations

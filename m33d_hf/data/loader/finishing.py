@@ -2,9 +2,10 @@
 
 Loaders deliver uint8 RGB, raw depth and uint8 labels (a quarter of the memory, and nothing that a device does faster),
 with a `Finishing` in ``meta`` that says what is left. Everything random in it was drawn by the collator, or is drawn
-from a generator that came with it, so that the finished batch does not depend on who finishes it: on a CPU it is
-bit-equal to that of a collator that finishes its own batches, on another device equal up to that device's rounding and,
-in erased boxes, its own noise of the same seed.
+from a generator that came with it, so that draws do not depend on who finishes a batch. On a CPU the finished batch is
+bit-equal to that of a collator that finishes its own. Another device rounds in its own way, draws other noise into
+erased boxes from the same seed, and carries out RandAugment by torchvision, whose pixels differ by more than rounding
+from those of a CPU (`rgb_changes`).
 """
 
 from __future__ import annotations
