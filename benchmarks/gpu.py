@@ -1,6 +1,6 @@
 """What was not measured for want of a GPU, in five minutes on any: parity first, then the most wanted times.
 
-    python benchmarks/gpu.py --minutes 5                                # all of it; writes gpu.json
+    python benchmarks/gpu.py --minutes 5                                # what fits into them; writes gpu.json
     python benchmarks/gpu.py --only S4 S6                               # some of it
     python benchmarks/gpu.py --eager                                    # where there is no compiler
     python benchmarks/gpu.py --device cpu --tiny --eager --output_dir outputs/x # seconds: a test of the machinery

@@ -41,6 +41,7 @@ def attends_in_blocks(query_BHNd: torch.Tensor, dropout: float) -> bool:
         and not torch.jit.is_tracing()
         and query_BHNd.device.type == "cpu"
         and query_BHNd.dtype == torch.bfloat16
+        and query_BHNd.numel() > 0
         and dropout == 0.0
         and prefers_blocks()
     )

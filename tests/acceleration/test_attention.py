@@ -68,6 +68,7 @@ def test_where_it_is_taken(monkeypatch, dtype, dropout, chosen):
     monkeypatch.setattr(kernels, "prefers_blocks", lambda: True)
     assert attends_in_blocks(torch.zeros(1, 1, 2, 4, dtype=dtype), dropout) is chosen
     assert not attends_in_blocks(torch.zeros(1, 1, 2, 4, dtype=dtype, device="meta"), dropout)
+    assert not attends_in_blocks(torch.zeros(0, 1, 2, 4, dtype=dtype), dropout), "nothing to attend from"
     monkeypatch.setattr(kernels, "prefers_blocks", lambda: False)
     assert not attends_in_blocks(torch.zeros(1, 1, 2, 4, dtype=dtype), dropout)
 
