@@ -209,7 +209,7 @@ def _trained(folder: Path) -> None:
     kinds = {
         "semseg": ("semantic_segmentation", "rooms/semseg", M33DForSemanticSegmentation, []),
         "semseg_rgbd": ("semantic_segmentation", "rooms/semseg_rgbd", M33DForSemanticSegmentation, []),
-        "pre": ("pretraining", "rooms/pretrain", M33DForPreTraining, ["--method", "rgbd_mae"]),
+        "pre": ("pretraining", "rooms/pretrain", M33DForPreTraining, ["--method", "m33d_hidden"]),
         "depth": ("depth_estimation", "rooms/depth", M33DForDepthEstimation, []),
         "rooms-depth": ("depth_estimation", "rooms/depth", M33DForDepthEstimation, []),
         "actions": ("video_classification", "rooms/actions", M33DForVideoClassification, []),

@@ -74,6 +74,8 @@ def paper_values(table: TableEntry) -> dict[str, float]:
 def order_counts(results: Results, table: TableEntry) -> dict[str, int]:
     """Pairs of rows that the paper orders, by what ours say in the table's first column; the pairs are one family.
 
+    They are counts and no verdicts: nobody declared the pairs before the run.
+
     Returns:
         Counts of "same order", "opposite order", "no difference shown" and "unknown".
     """
@@ -106,8 +108,9 @@ def paper_blocks(results: Results) -> list[Block]:
                     for variant, value in paper_values(table).items()]  # fmt: skip
     text = (
         "The paper's numbers come from ScanNet and NYUv2 with ViT-B and are printed without a spread: another"
-        " protocol. They cannot be compared with ours, only the order of rows can. Pairs of rows that the paper orders,"
-        " by what our rows say:"
+        " protocol. They cannot be compared with ours, only the order of rows can. The counts are no verdicts: no"
+        " question declared these pairs. A pair of rows that the paper orders counts as of the same or of the opposite"
+        " order where our p value is below .05 after Holm's adjustment over all such pairs of the table:"
     )
     header = ["table", "our column", "same order", "opposite order", UNDECIDED, "unknown"]
     note = "The paper, ScanNet (Table 5: NYUv2), ViT-B: another protocol, for the order of the rows only."

@@ -36,6 +36,10 @@ FEW_LABELS_CAVEAT = (
     "Of this data, this encoder and this length of training alone: part of any gain over scratch may be speed of"
     " convergence."
 )
+LONG_FORM = (
+    "n, mean, std and range are of seeds of pre-training, each the mean of its fine-tunings; behind a seed its"
+    " fine-tunings stand one by one."
+)
 LONG = " (the long fine-tuning column tells how much)"
 
 
@@ -114,7 +118,7 @@ def _recipes(results: Results) -> list[Block]:
 
 
 def _long_form(results: Results) -> list[Block]:
-    blocks: list[Block] = [Heading("Every seed")]
+    blocks: list[Block] = [Heading("Every seed and fine-tuning"), Paragraph(LONG_FORM)]
     for table in results["tables"]:
         blocks += [Heading(table["title"], 3), seeds_table(results, table)]
     return blocks

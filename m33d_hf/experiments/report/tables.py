@@ -118,16 +118,24 @@ def cost_texts(results: Results, variant: str) -> tuple[str, str, str]:
 
 
 def seeds_table(results: Results, table: TableEntry) -> Table:
-    """The long form: n, range and every seed of every cell."""
+    """The long form: n, range of the seeds, every seed and every fine-tuning of every cell."""
     rows = []
     for row in table["rows"]:
         for name in table["columns"]:
             found = cell(results, row["variant"], name)
             span = f"{found.min:.2f} to {found.max:.2f}" if found.n else "-"
             numbers = ["-" if value is None else f"{value:.2f}" for value in (found.mean, found.std)]
-            seeds = " / ".join(_seed_text(entry) for entry in entries(results, row["variant"], name)) or "not run"
+            seeds = _seeds_text(entries(results, row["variant"], name))
             rows.append([row["label"], column_entry(results, name)["title"], str(found.n), *numbers, span, seeds])
-    return Table(["pre-training", "column", "n", "mean", "std", "range", "every seed"], rows, left=(1, 6))
+    return Table(["pre-training", "column", "n", "mean", "std", "range", "seed: its fine-tunings"], rows, left=(1, 6))
+
+
+def _seeds_text(found: Sequence[Mapping[str, Any]]) -> str:
+    """Every seed with the values of its fine-tunings, which would pass for seeds without its name."""
+    by_seed: dict[int, list[str]] = {}
+    for entry in found:
+        by_seed.setdefault(entry["seed"], []).append(_seed_text(entry))
+    return " / ".join(f"{seed}: {', '.join(values)}" for seed, values in by_seed.items()) or "not run"
 
 
 def _seed_text(entry: Mapping[str, Any]) -> str:

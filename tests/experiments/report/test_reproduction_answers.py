@@ -12,7 +12,7 @@ from m33d_hf.experiments.report.answers import answer_blocks, answers, overall, 
 from m33d_hf.experiments.report.contrasts import Difference, Pair, difference, rounded_down, rounded_up
 from m33d_hf.experiments.report.paper import ROWS, order_counts, paper_blocks, paper_values
 from m33d_hf.experiments.report.two_way import Estimate, holm
-from m33d_hf.visualization.document import Table
+from m33d_hf.visualization.document import Paragraph, Table
 
 
 def _difference(verdict: str) -> Difference:
@@ -157,6 +157,8 @@ def test_the_papers_order_is_counted_by_our_rule() -> None:
 def test_the_papers_numbers_stand_apart() -> None:
     results = _paper_results(["m33d", "m33d-no-rgb", "rgbd_mae"])
     order, numbers = [block for block in paper_blocks(results) if isinstance(block, Table)]
+    (said,) = [block.text for block in paper_blocks(results) if isinstance(block, Paragraph)]
+    assert "The counts are no verdicts" in said, "nobody declared these pairs"
     assert not any("67.3" in cell for row in order.rows for cell in row)
     assert ["table 8", "m33d", "67.3"] in [list(row) for row in numbers.rows]
     assert "another protocol" in numbers.note

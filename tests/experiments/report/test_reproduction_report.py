@@ -150,12 +150,13 @@ def test_fine_tunings_of_one_encoder_are_no_seeds_of_their_own(tmp_path: Path) -
     _, tables, _ = _write(tmp_path, results)
     assert recompute(results, tables) == 37
     assert "n = 3" in tables and "n = 6" not in tables
+    assert re.search(r"\| 0: \d+\.\d+, \d+\.\d+ / 1: ", tables), "a fine-tuning does not pass for a seed"
 
 
 def test_what_is_missing_is_said(written: tuple[Path, str, str, str]) -> None:
     _, html, tables, answers = written
     assert "35.0 ± 1.4 (1 failed)" in tables and "not run" in tables and "37.0 (one seed)" in tables
-    assert "34.00 / failed / 36.00" in tables
+    assert "0: 34.00 / 1: failed / 2: 36.00" in tables
     for text in (html, tables, answers):
         assert "3 of the runs did not finish" in text
     assert "`semseg-200-broken-s1`: `NonFiniteLossError: the loss is nan in 'step' <3>`" in tables
