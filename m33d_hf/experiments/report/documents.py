@@ -36,6 +36,7 @@ SUPERSEDED: dict[str, tuple[str, str] | None] = {
     "confirm": None,
     "confirm_single": None,
     "mae_masks": None,
+    "search_hidden": None,
     "clips_search": None,
     "clips_confirm": None,
     "gpu": ("half a run with one seed", _HERE),
