@@ -68,7 +68,7 @@ def pretrain(
     folder: str = "",
     pictures: int = 0,
 ) -> Row:
-    """One stage of a pre-training, evaluated at its end on the test split (losses and diagnostics)."""
+    """One stage of a pre-training, evaluated at its end on the split of its command (losses and diagnostics)."""
     args = parse_arguments([*argv, "--output_dir", output_dir], "pretraining")
     result, seconds = _timed_training(args)
     model = M33DForPreTraining.from_pretrained(output_dir)
@@ -83,7 +83,7 @@ def pretrain(
         "encoder_parameters": _rgb_parameters(model),
         "image_size": list(model.config.image_height_width),
         "picture": picture,
-        "headline": f"test loss {result.metrics['eval/loss']:.3f}",
+        "headline": f"{args.data.eval_split} loss {result.metrics['eval/loss']:.3f}",
     }
 
 
@@ -120,7 +120,7 @@ def dense(
         "metrics": metrics,
         "curve": [[row["step"], row[f"eval/{name}"]] for row in validation],
         "picture": picture,
-        "headline": f"test {name} {100 * metrics[name]:.1f} %",
+        "headline": f"{test_args.data.eval_split} {name} {100 * metrics[name]:.1f} %",
     }
 
 
@@ -177,7 +177,7 @@ def actions(argv: Sequence[str], test_argv: Sequence[str], output_dir: str, step
         "seconds": seconds,
         "metrics": metrics,
         "folder": test_args.output_dir,
-        "headline": f"test top-1 {100 * metrics['top1']:.1f} %",
+        "headline": f"{test_args.data.eval_split} top-1 {100 * metrics['top1']:.1f} %",
     }
 
 
@@ -186,7 +186,8 @@ def phases(clip_argv: Sequence[str], temporal_argv: Sequence[str], output_dir: s
     clip_dir, temporal_dir = str(Path(output_dir) / "clips"), str(Path(output_dir) / "temporal")
     _, first = _timed_training(parse_arguments([*clip_argv, "--output_dir", clip_dir], "video_classification"))
     words = [*temporal_argv, "--init_from", clip_dir, "--output_dir", temporal_dir]
-    result, second = _timed_training(parse_arguments(words, "action_detection"))
+    args = parse_arguments(words, "action_detection")
+    result, second = _timed_training(args)
     metrics = _plain(result.metrics)
     shutil.rmtree(Path(temporal_dir) / "features", ignore_errors=True)  # many rows: keep the disk small
     return {
@@ -194,7 +195,8 @@ def phases(clip_argv: Sequence[str], temporal_argv: Sequence[str], output_dir: s
         "seconds": first + second,
         "metrics": metrics,
         "folder": temporal_dir,
-        "headline": f"test mAP {100 * metrics['clipwise/map']:.1f} % by clip, {100 * metrics['map']:.1f} % by video",
+        "headline": f"{args.data.eval_split} mAP {100 * metrics['clipwise/map']:.1f} % by clip,"
+        f" {100 * metrics['map']:.1f} % by video",
     }
 
 
@@ -223,7 +225,7 @@ def _timed_training(args: RunArguments) -> tuple[TrainResult, float]:
 
 
 def _tested(argv: Sequence[str], output_dir: str, task: str) -> tuple[dict[str, float], RunArguments]:
-    """Metrics of the run in `output_dir` on the test split, by the command a user would give."""
+    """Metrics of the run in `output_dir` on the split of the command, which a user would give."""
     words = ["--init_from", output_dir, "--eval_only", "true", "--output_dir", str(Path(output_dir) / "test")]
     args = parse_arguments([*argv, *words], task)
     return _plain(evaluate_run(args, TASKS[task]())), args

@@ -41,7 +41,10 @@ def test_a_row_that_was_stopped_after_its_training_is_made_again(
         rows.dense("semantic_segmentation", argv, argv, str(folder), 2)
     assert (folder / "model.safetensors").is_file() and not list(folder.glob("checkpoints/step_*"))
     weights = (folder / "model.safetensors").read_bytes()
-    found = rows.dense("semantic_segmentation", argv, argv, str(folder), 2)
+    found = rows.dense("semantic_segmentation", argv, [*argv, "--data.eval_split", "test"], str(folder), 2)
+    assert found["headline"] == f"test miou {100 * found['value']:.1f} %"
+    told = rows.dense("semantic_segmentation", argv, [*argv, "--data.eval_split", "validation"], str(folder), 2)
+    assert told["headline"].startswith("validation miou "), "searches are judged on it"
     assert 0 <= found["value"] <= 1 and (folder / "model.safetensors").read_bytes() == weights
 
 
