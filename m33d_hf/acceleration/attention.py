@@ -18,6 +18,8 @@ from torch import nn
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+from m33d_hf.acceleration.maps import multiplies_bfloat16
+
 # Among transformers' attention functions.
 NAME = "m33d_cpu"
 # Scores of a block: 2 MiB of bfloat16, about what a core's second-level cache holds.
@@ -31,7 +33,7 @@ Block = tuple[slice, slice]  # of the heads of all samples, of their queries
 @lru_cache(maxsize=1)
 def prefers_blocks() -> bool:
     """Whether this CPU multiplies bfloat16 quickly, but has no AMX, for which torch's fused kernel is made."""
-    return torch.cpu._is_avx512_bf16_supported() and not torch.cpu._is_amx_tile_supported()
+    return multiplies_bfloat16() and not torch.cpu._is_amx_tile_supported()
 
 
 def attends_in_blocks(query_BHNd: torch.Tensor, dropout: float) -> bool:
