@@ -113,6 +113,8 @@ def _accelerator(args: RunArguments) -> Accelerator:
             f"train.precision={args.train.precision} with logging.trackers={args.logging.trackers} cannot be used here "
             f"(for no tracker, pass --logging.trackers []): {error}"
         ) from error
+    # One that is refused below would leave while others still join, who would tell of a lost process instead.
+    accelerator.wait_for_everyone()
     if args.train.precision == "fp16" and accelerator.device.type == "cpu":
         raise ConfigError(
             "train.precision=fp16 needs an accelerator (Accelerate would silently train in float32); on CPU use bf16 "

@@ -113,7 +113,7 @@ def test_what_has_no_depth_is_seen_by_rgb_alone(
     trained: Path, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """As in training. No frame goes missing with its depth: all later ones would be early against the other camera."""
-    detector = ActionDetector.from_pretrained(trained)
+    detector = ActionDetector.from_pretrained(trained, batch_size=1)
     options = {**OPTIONS, "cameras": "_*"}
     both = detector.detect_source(*find_deep_videos(root, options)["w"])
     shutil.copytree(root, tmp_path / "data")

@@ -117,7 +117,8 @@ def test_depth_that_is_missing_is_a_hole_and_a_clip_without_any_is_told(
     (depth / "000004.png").unlink()
     (depth / "000008.png").write_bytes(b"torn")
     (depth / "000010.png").write_bytes(b"torn")
-    detector = ActionDetector.from_pretrained(trained)
+    # The last bits of a clip depend on how many are encoded at once.
+    detector = ActionDetector.from_pretrained(trained, batch_size=1)
     videos = find_deep_videos(tmp_path / "data", OPTIONS)
     found = detector.detect_source(*videos["a"])
     assert [clip.readable for clip in found.clips] == [True, True, False, True]
