@@ -63,6 +63,7 @@ def test_everything_is_proved_and_then_timed(gpu: ModuleType, tmp_path: Path) ->
     }
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_is_skipped_and_said(
     gpu: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -38,7 +38,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     return Runs(tmp_path_factory.mktemp("runs"))
 
 
-@pytest.mark.parametrize(("seed", "count"), slices(3, 14))
+@pytest.mark.parametrize(("seed", "count"), slices(2, 14))
 def test_kills_lose_nothing_and_leave_nobody(runs: Runs, tmp_path: Path, seed: int, count: int) -> None:
     for number in range(count):
         kill, folder = drawn(seed, number), tmp_path / str(number)

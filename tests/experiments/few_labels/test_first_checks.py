@@ -105,6 +105,7 @@ def test_that_starts_differ_in_more_than_weights_is_said_before_anything_is_trai
 
     monkeypatch.setattr(running, "run_jobs", stop)
     small = _study(root, "--data.allow_missing_classes", "true", starts=(Start("scratch"), Start("mae", "videomae")))
+    small = replace(small, seeds=(0,), amounts=(Amount(share=1.0),))
     shared = ("--data.allow_missing_classes", "true", "--data.root", str(root), "--model.image_size", "16")
     shared += ("--model.patch_size", "8", "--data.options.fps", "5", "--data.num_workers", "0")
     words = ("--recipe", "own/phases_clips", *shared, "--train.max_steps", "2", "--model.num_frames", "2")
@@ -138,7 +139,7 @@ def test_without_evaluation_data_or_with_a_metric_that_is_none_nothing_starts(ro
         (("--data.eval_split", "null"), "no evaluation data to judge by"),
         (("--evaluation.metric", "mIoU"), "mIoU"),
     ):
-        study = _study(root, *allowed, *words)
+        study = replace(_study(root, *allowed, *words), seeds=(0,))
         with pytest.raises(ConfigError, match=said):
             check_runs(jobs_of_study(study, tmp_path, Compute()), tmp_path)
 

@@ -32,7 +32,7 @@ def descendants(mark):
     ("launcher", "number", "codes"),
     [
         (ALONE, signal.SIGTERM, {143}),
-        (TORCHRUN, signal.SIGTERM, {1, -15, 143}),
+        pytest.param(TORCHRUN, signal.SIGTERM, {1, -15, 143}, marks=pytest.mark.slow),
         # It ends at once, as a killed torchrun does.
         pytest.param(ACCELERATE, signal.SIGTERM, {-15}, marks=pytest.mark.slow),
         (TORCHRUN, signal.SIGKILL, {-9}),
