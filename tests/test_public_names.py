@@ -39,7 +39,7 @@ def test_import_takes_milliseconds() -> None:
     "first",
     [
         "import m33d_hf",
-        "from transformers import AutoModel; import m33d_hf",
+        pytest.param("from transformers import AutoModel; import m33d_hf", marks=pytest.mark.slow),
         "from m33d_hf.modeling.tasks_m33d import M33DForDepthEstimation",
     ],
 )

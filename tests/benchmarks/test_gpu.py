@@ -165,6 +165,7 @@ raise SystemExit(code or int(bool(GONE & set(sys.modules))))
 """
 
 
+@pytest.mark.slow
 def test_it_needs_no_readers_of_data(repository: Path, tmp_path: Path) -> None:
     words = [*ON_CPU, "--only", "S3", "S4", "S6", "--output_dir", str(tmp_path)]
     done = subprocess.run(

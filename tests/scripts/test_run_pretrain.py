@@ -36,7 +36,7 @@ LAUNCHERS = {
 }
 
 
-@pytest.mark.parametrize("launcher", LAUNCHERS)
+@pytest.mark.parametrize("launcher", [pytest.param("torchrun", marks=pytest.mark.slow), "accelerate"])
 def test_launchers(launcher: str, repository: Path, tmp_path: Path) -> None:
     start, processes = LAUNCHERS[launcher]
     script = str(repository / "scripts/run_pretrain.py")

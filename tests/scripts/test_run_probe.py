@@ -102,6 +102,7 @@ def test_two_processes_find_the_same(folder: Path) -> None:
     assert {name: two[name] for name in timeless} == pytest.approx({name: one[name] for name in timeless})
 
 
+@pytest.mark.slow
 def test_the_probe_that_a_run_of_an_own_recipe_proposes_can_be_typed(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -243,6 +243,7 @@ def test_a_second_stage_that_does_not_fit_the_first_is_met_before_anything_is_tr
     assert "the output of the first stage differs from the model that the run describes: hidden_size is 16" in said
 
 
+@pytest.mark.slow
 def test_two_stages_from_end_to_end(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Too few videos to say anything, but all of the way is walked: frames on disk to a page with both figures."""
     options = ["--data.options.clip_span", "4", "--data.options.fps", "5", "--data.options.cameras", "_cam*"]

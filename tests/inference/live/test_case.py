@@ -402,6 +402,7 @@ def test_what_cannot_be_is_refused_and_the_case_goes_on() -> None:
     same(found, _alternating(other, ["left", "right"], range(12)))
 
 
+@pytest.mark.slow
 def test_memory_is_the_same_after_thousands_of_frames() -> None:
     live, frames = detector(temporal_clip_stride=50), _numbered(10)
     live.begin(["left", "right"], wait=0.5)

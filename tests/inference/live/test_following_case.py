@@ -350,6 +350,7 @@ def test_what_makes_no_sense_is_refused_before_anything_is_read(tmp_path: Path) 
         detector(**KINDS[1]).follow({"light": address})
 
 
+@pytest.mark.slow
 def test_memory_stays_the_same_over_a_long_case(tmp_path: Path) -> None:
     data = {"left": _film(tmp_path / "l.ts", 1200), "right": _film(tmp_path / "r.ts", 1200, 7)}
     live = detector(temporal_clip_stride=25)

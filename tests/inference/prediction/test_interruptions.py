@@ -77,7 +77,9 @@ def _interrupted_at(number: int, monkeypatch: pytest.MonkeyPatch, words: list[st
     return code == 130
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=pytest.mark.slow) if case == "classes of a video" else case for case in CASES]
+)
 def test_outputs_are_those_of_an_uninterrupted_call(
     case: str, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -71,6 +71,7 @@ def test_reconstruction_beats_the_mean_patch(pretrained):
     assert result.metrics["eval/loss/depth"] < floor
 
 
+@pytest.mark.slow
 def test_depth_from_rgb_beats_the_mean_depth(pretrained, tmp_path):
     folder, _ = pretrained
     result = run(

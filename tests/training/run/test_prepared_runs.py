@@ -76,6 +76,7 @@ def assert_resumed(folder: Path, form: str) -> None:
     assert_same_weights(folder / form / "whole", folder / form / "cut")
 
 
+@pytest.mark.slow
 def test_stopped_inside_an_epoch_and_resumed(data: Path, tmp_path: Path) -> None:
     with serving_ranges(data) as traffic:
         jobs = [job for form in FORMS for job in jobs_of(form, data, traffic.url, tmp_path)]
