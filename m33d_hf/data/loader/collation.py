@@ -22,6 +22,7 @@ from m33d_hf.data.augmentation.clips import draw_erasing
 from m33d_hf.data.augmentation.mixing import draw_mix, soft_targets
 from m33d_hf.data.augmentation.options import MixingOptions, TransformOptions
 from m33d_hf.data.depth.holes import HoleCount
+from m33d_hf.data.depth.normals import DEPTH_NORMALS, normal_map
 from m33d_hf.data.files.skips import hole_entries
 from m33d_hf.data.loader.finishing import (
     FINISHING,
@@ -207,7 +208,8 @@ class PretrainingCollator(Collator):
     ("joint" alone with a token budget); when a modality has a drop_probability, ``hide`` name -> (B,) bool; when one
     has a denoising_weight, ``noise`` name -> standard normal values like that input.
 
-    A third modality is read from ``sample.meta["modalities"][name]``, (T, C, H, W) float with NaN where invalid.
+    A third modality is read from ``sample.meta["modalities"][name]``, (T, C, H, W) float with NaN where invalid;
+    ``depth_normals`` is computed from depth.
 
     Args:
         config: see Collator.
@@ -258,9 +260,11 @@ class PretrainingCollator(Collator):
             mode, scope = self.config.depth_standardization, self.config.depth_standardization_scope
             return depth, StandardizeDepth(spec.input_name, spec.mask_name, mode, scope)
         maps = [_further(sample, spec.name) for sample in samples]
-        if (wrong := next((s for s, m in zip(samples, maps) if m.shape[1] != spec.channels), None)) is not None:
-            channels = wrong.meta["modalities"][spec.name].shape[1]
-            raise DataError(f"{wrong.key}: {spec.name} has {channels} channels, but the model takes {spec.channels}.")
+        for sample, map_ in zip(samples, maps, strict=True):
+            if (channels := map_.shape[1]) != spec.channels:
+                raise DataError(
+                    f"{sample.key}: {spec.name} has {channels} channels, but the model takes {spec.channels}."
+                )
         return torch.stack(maps), NormalizeMap(spec.input_name, spec.mask_name, spec.channel_mean, spec.channel_std)
 
     def _prepare_keep(self, samples: Sequence[RGBDSample]) -> Mapping[str, torch.Tensor | MotionChoice]:
@@ -428,6 +432,8 @@ def _changes(samples: Sequence[RGBDSample]) -> list[Any] | None:
 
 def _further(sample: RGBDSample, name: str) -> torch.Tensor:
     """The map of a third modality."""
+    if name == DEPTH_NORMALS:
+        return normal_map(_needed(sample.depth, sample, "depth"))
     map_ = sample.meta.get("modalities", {}).get(name)
     if map_ is None:
         raise DataError(

@@ -37,6 +37,7 @@ SUPERSEDED: dict[str, tuple[str, str] | None] = {
     "confirm_single": None,
     "mae_masks": None,
     "search_hidden": None,
+    "search_normals": None,
     "clips_search": None,
     "clips_confirm": None,
     "gpu": ("half a run with one seed", _HERE),

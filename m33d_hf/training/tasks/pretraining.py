@@ -9,6 +9,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from m33d_hf.data.depth.normals import DEPTH_NORMALS
 from m33d_hf.data.loader.collation import PretrainingCollator
 from m33d_hf.data.loader.loading import SampleDataset
 from m33d_hf.evaluation.metrics import accumulator_dtype
@@ -20,7 +21,7 @@ from m33d_hf.training.tasks.base import Batch, Collator, SourceTask, to_device
 from m33d_hf.training.tasks.building import build_initialised, config_of, starting_config
 from m33d_hf.training.tasks.classes import describe_share
 from m33d_hf.training.tasks.distillation import Teacher, build_teacher
-from m33d_hf.training.tasks.further_modalities import check_further_modalities
+from m33d_hf.training.tasks.further_modalities import check_further_modalities, check_normals
 
 
 class PretrainingTask(SourceTask):
@@ -56,11 +57,14 @@ class PretrainingTask(SourceTask):
         """Training data, and evaluation data or None.
 
         Raises:
-            ConfigError: maps that the data provides and the model does not know, or the other way round.
+            ConfigError: maps that the data provides and the model does not know, or the other way round; normals of a
+                depth that is no distance.
         """
         check_further_modalities(args, config_of(model), train=True)
         self._drawn_by_labels = args.data.label_fraction is not None
-        return super().build_datasets(args, model)
+        datasets = super().build_datasets(args, model)
+        check_normals(config_of(model), args.data.source, self.depth_spec)
+        return datasets
 
     def build_eval_dataset(self, args: RunArguments, model: nn.Module) -> SampleDataset | None:
         """Evaluation data alone, or None.
@@ -105,8 +109,8 @@ class PretrainingTask(SourceTask):
         ]
 
     def maps(self, config: M33DConfig) -> Collection[str]:
-        """Those of the modalities."""
-        return [spec.name for spec in config.specs]
+        """Those of the modalities; normals are computed from depth."""
+        return list(dict.fromkeys("depth" if spec.name == DEPTH_NORMALS else spec.name for spec in config.specs))
 
     def required(self, config: M33DConfig) -> Collection[str]:
         """Depth, where the method has it: a clip without any would be pre-trained as RGB."""

@@ -9,6 +9,7 @@ import torch
 
 from m33d_hf.data.augmentation.mixing import draw_mix
 from m33d_hf.data.augmentation.options import MixingOptions, TransformOptions
+from m33d_hf.data.depth.normals import surface_normals
 from m33d_hf.data.files.skips import SkippedFile
 from m33d_hf.data.loader.collation import (
     ClipClassificationCollator,
@@ -87,6 +88,27 @@ def test_clip_batch_keeps_time():
     batch = PretrainingCollator(clip_config())([sample("a", 4), sample("b", 4)])
     assert batch["pixel_values"].shape == (2, 4, 3, 16, 24)
     assert batch["depth_mask"].shape == (2, 4, 1, 16, 24) and batch["depth_mask"].dtype == torch.bool
+
+
+def test_normals_are_computed_from_the_depth_of_the_batch():
+    """Before it is standardised, and as normal maps hold them; a hole and what lies beside it has none."""
+    fields = {"channels": 3, "input_name": "normal_values", "mask_name": "normal_mask", "role": "target"}
+    fields |= {"mask_ratio": 1.0, "channel_mean": [0.5] * 3, "channel_std": [0.5] * 3}
+    made = config(modalities=[rgb_modality(), {"name": "depth_normals", **fields}])
+    batch = PretrainingCollator(made)([sample("a"), sample("b")])
+    assert "depth_values" not in batch
+    for row, key in enumerate("ab"):
+        depth = sample(key).depth
+        expected = surface_normals(depth)
+        known = expected.isfinite().all(dim=1)
+        assert torch.equal(batch["normal_mask"][row], known) and not known[..., :5].any() and known.any()
+        assert torch.allclose(batch["normal_values"][row][:, known[0]], expected[0][:, known[0]], atol=1e-6)
+        assert (batch["normal_values"][row][:, ~known[0]] == 0).all()
+    with pytest.raises(DataError, match="a: the sample has no depth"):
+        PretrainingCollator(made)([sample("a", depth=None)])
+    fields |= {"channels": 2, "channel_mean": None, "channel_std": None}
+    with pytest.raises(DataError, match="a: depth_normals has 3 channels, but the model takes 2"):
+        PretrainingCollator(config(modalities=[rgb_modality(), {"name": "depth_normals", **fields}]))([sample("a")])
 
 
 @pytest.mark.parametrize("masking", ["random", "tube", "frame", "motion"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,12 @@ from helpers.frames_on_disk import write_frames
 from helpers.rooms_runs import words
 from helpers.tiny import MULTIMAE, both, tiny_config
 from m33d_hf.errors import ConfigError
+from m33d_hf.modeling.configuration_m33d import rgb_modality
+from m33d_hf.modeling.depth_m33d import DepthSpec
 from m33d_hf.scripts._main import main
 from m33d_hf.training.recipe.arguments import DataArguments, RunArguments
-from m33d_hf.training.tasks.further_modalities import check_further_modalities
+from m33d_hf.training.tasks.further_modalities import check_further_modalities, check_normals
+from m33d_hf.training.tasks.pretraining import PretrainingTask
 
 NORMALS = {"name": "normals", "channels": 3, "input_name": "normal_values", "mask_ratio": 0.8}
 READ = {"modalities": {"normals": "normals/*.png"}}
@@ -37,6 +41,35 @@ def _check(model: str, train: bool = True, **data: Any) -> None:
 )
 def test_what_agrees_passes(model: str, data: dict[str, Any]) -> None:
     _check(model, **data)
+
+
+def test_normals_of_depth_need_no_files() -> None:
+    """They are computed from depth, which is read for them whether the model has depth itself or not."""
+    args = RunArguments(data=DataArguments(source="folder", root="frames"))
+    own = {**NORMALS, "name": "depth_normals", "role": "target", "mask_ratio": 1.0}
+    config = tiny_config(modalities=[rgb_modality(), own])
+    check_further_modalities(args, config, train=True)
+    assert sorted(PretrainingTask().maps(config)) == ["depth", "rgb"]
+    assert list(PretrainingTask().required(config)) == ["depth"]
+
+
+@pytest.mark.parametrize("kind", ["relative", "inverse"])
+def test_normals_of_what_is_no_distance_are_refused(kind: str) -> None:
+    own = {**NORMALS, "name": "depth_normals", "role": "target", "mask_ratio": 1.0}
+    with_normals, without = (tiny_config(modalities=[*both(), *more]) for more in ([own], []))
+    with pytest.raises(ConfigError, match=f"the depth of source 'folder' is {kind}: planes are not flat in it"):
+        check_normals(with_normals, "folder", DepthSpec(kind=kind))
+    check_normals(with_normals, "folder", DepthSpec(unit="millimetre"))
+    check_normals(without, "folder", DepthSpec(kind=kind))
+
+
+def test_a_run_learns_normals_of_depth_without_files(tmp_path: Path) -> None:
+    command = words("rooms/pretrain", tmp_path / "run", data__cache_dir=str(tmp_path / "cache"), method="m33d_hidden")
+    for key, value in {**NORMALS, "mask_name": "normal_mask", "role": "target", "mask_ratio": 1, "loss": "l1"}.items():
+        command += [f"--modalities.depth_normals.{key}", str(value)] if key != "name" else []
+    assert main("pretraining", command) == 0
+    rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert rows and all(0 < row["loss/depth_normals"] < 2 for row in rows if row["kind"] == "train")
 
 
 def test_a_second_target_of_a_modality_is_read_with_it() -> None:
