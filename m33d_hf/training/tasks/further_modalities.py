@@ -55,7 +55,7 @@ def check_normals(config: M33DConfig, source: str | None, spec: DepthSpec | None
     """
     if DEPTH_NORMALS in [each.name for each in config.specs] and spec is not None and spec.kind != "metric":
         raise ConfigError(
-            f"modalities.{DEPTH_NORMALS} is computed from distances, but the depth of source {source!r} is {spec.kind}: "
+            f"modalities.{DEPTH_NORMALS} is made from distances, but the depth of source {source!r} is {spec.kind}: "
             f"planes are not flat in it. Convert it to metres, or remove modalities.{DEPTH_NORMALS}."
         )
 
