@@ -21,10 +21,13 @@ def module(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     yield from benchmark_module("processes", BENCHMARKS.parent, monkeypatch)
 
 
-def test_ratios_are_those_within_a_round(module: ModuleType) -> None:
+def test_ratios_are_those_of_medians_and_within_each_round(module: ModuleType) -> None:
     """Two processes that take as long as one do twice the work; a machine twice as slow in one round moves nothing."""
-    seconds = {"alone": [1.0, 2.0, 1.0], "apart": [1.25, 2.5, 1.25], "together": [2.0, 4.0, 2.0]}
-    assert module.ratios(seconds, 2) == {"throughput": 1.0, "throughput_apart": 1.6, "share_of_apart": 0.625}
+    seconds = {"alone": [1.0, 2.0, 1.0], "apart": [1.25, 2.5, 1.25], "together": [2.0, 5.0, 2.0]}
+    found = module.ratios(seconds, 2)
+    assert (found["throughput"], found["throughput_apart"], found["share_of_apart"]) == (1.0, 1.6, 0.625)
+    assert found["throughput_by_round"] == [1.0, 0.8, 1.0] and found["share_of_apart_by_round"] == [0.625, 0.5, 0.625]
+    assert found["throughput_apart_by_round"] == [1.6] * 3
 
 
 def test_processes_share_a_batch(module: ModuleType) -> None:

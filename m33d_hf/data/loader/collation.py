@@ -432,9 +432,11 @@ def _changes(samples: Sequence[RGBDSample]) -> list[Any] | None:
 
 def _further(sample: RGBDSample, name: str) -> torch.Tensor:
     """The map of a third modality."""
-    if name == DEPTH_NORMALS:
-        return normal_map(_needed(sample.depth, sample, "depth"))
     map_ = sample.meta.get("modalities", {}).get(name)
+    if name == DEPTH_NORMALS:
+        if map_ is not None:
+            raise DataError(f"{sample.key}: {name} is computed from depth; give the source's own map another name.")
+        return normal_map(_needed(sample.depth, sample, "depth"))
     if map_ is None:
         raise DataError(
             f"{sample.key}: the sample has no {name}, but the model's configuration requires it. The source folder "

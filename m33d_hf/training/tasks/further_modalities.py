@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from m33d_hf.data.depth.normals import DEPTH_NORMALS
+from m33d_hf.data.loader.loading import SampleDataset
 from m33d_hf.data.sources import source_options
 from m33d_hf.errors import ConfigError, nearest_name_hint
 from m33d_hf.modeling.configuration_m33d import M33DConfig
-from m33d_hf.modeling.depth_m33d import DepthSpec
 from m33d_hf.training.recipe.arguments import RunArguments
 from m33d_hf.training.recipe.run_data import mixture_members
 
@@ -42,17 +42,18 @@ def check_further_modalities(args: RunArguments, config: M33DConfig, *, train: b
             _check(data.source, {**data.options, **data.eval_options}, config, where)
 
 
-def check_normals(config: M33DConfig, source: str | None, spec: DepthSpec | None) -> None:
+def check_normals(config: M33DConfig, source: str | None, dataset: SampleDataset | None) -> None:
     """Refuse normals of a depth that is no distance.
 
     Args:
         config: of the model.
         source: name of the data source.
-        spec: what its depth means; None without depth, which is told when it is read.
+        dataset: of it; without depth nothing is said, which reading does.
 
     Raises:
         ConfigError: relative or inverse depth: a plane is not flat in it.
     """
+    spec = None if dataset is None else dataset.source.depth_spec
     if DEPTH_NORMALS in [each.name for each in config.specs] and spec is not None and spec.kind != "metric":
         raise ConfigError(
             f"modalities.{DEPTH_NORMALS} is made from distances, but the depth of source {source!r} is {spec.kind}: "
@@ -68,6 +69,8 @@ def _check(source: str | None, options: Mapping[str, Any], config: M33DConfig, w
         return  # which the source refuses
     described = [spec.name for spec in config.specs if spec.target_of is None and spec.name != DEPTH_NORMALS]
     for name in provided:
+        if name == DEPTH_NORMALS:
+            raise ConfigError(f"{where} has {name!r}, which is computed from depth: give files another name.")
         if name not in described and name not in _OWN_OPTIONS:
             raise ConfigError(
                 f"{where} has {name!r}, but the model has no such modality, so it would be read for nothing."

@@ -62,9 +62,10 @@ class PretrainingTask(SourceTask):
         """
         check_further_modalities(args, config_of(model), train=True)
         self._drawn_by_labels = args.data.label_fraction is not None
-        datasets = super().build_datasets(args, model)
-        check_normals(config_of(model), args.data.source, self.depth_spec)
-        return datasets
+        train_set, eval_set = super().build_datasets(args, model)
+        for dataset in (train_set, eval_set):
+            check_normals(config_of(model), args.data.source, dataset)
+        return train_set, eval_set
 
     def build_eval_dataset(self, args: RunArguments, model: nn.Module) -> SampleDataset | None:
         """Evaluation data alone, or None.
@@ -73,7 +74,9 @@ class PretrainingTask(SourceTask):
             ConfigError: see `build_datasets`.
         """
         check_further_modalities(args, config_of(model), train=False)
-        return super().build_eval_dataset(args, model)
+        eval_set = super().build_eval_dataset(args, model)
+        check_normals(config_of(model), args.data.source, eval_set)
+        return eval_set
 
     def metric_names(self, args: RunArguments, model: nn.Module) -> list[str]:
         """The losses and, unless switched off, the diagnostics of `M33DForPreTraining` by modality."""

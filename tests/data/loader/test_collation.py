@@ -95,15 +95,19 @@ def test_normals_are_computed_from_the_depth_of_the_batch():
     fields = {"channels": 3, "input_name": "normal_values", "mask_name": "normal_mask", "role": "target"}
     fields |= {"mask_ratio": 1.0, "channel_mean": [0.5] * 3, "channel_std": [0.5] * 3}
     made = config(modalities=[rgb_modality(), {"name": "depth_normals", **fields}])
-    batch = PretrainingCollator(made)([sample("a"), sample("b")])
+    depths = {key: sample(key).depth.mul(0.1) + 2 for key in "ab"}
+    batch = PretrainingCollator(made)([sample(key, depth=depth) for key, depth in depths.items()])
     assert "depth_values" not in batch
     for row, key in enumerate("ab"):
-        depth = sample(key).depth
-        expected = surface_normals(depth)
+        expected = surface_normals(depths[key])
         known = expected.isfinite().all(dim=1)
         assert torch.equal(batch["normal_mask"][row], known) and not known[..., :5].any() and known.any()
         assert torch.allclose(batch["normal_values"][row][:, known[0]], expected[0][:, known[0]], atol=1e-6)
         assert (batch["normal_values"][row][:, ~known[0]] == 0).all()
+    given = sample("a")
+    given.meta["modalities"] = {"depth_normals": torch.zeros(1, 3, 16, 24)}
+    with pytest.raises(DataError, match="a: depth_normals is computed from depth; give the source's own map another"):
+        PretrainingCollator(made)([given])
     with pytest.raises(DataError, match="a: the sample has no depth"):
         PretrainingCollator(made)([sample("a", depth=None)])
     fields |= {"channels": 2, "channel_mean": None, "channel_std": None}

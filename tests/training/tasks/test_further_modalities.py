@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,10 +17,16 @@ from m33d_hf.modeling.configuration_m33d import rgb_modality
 from m33d_hf.modeling.depth_m33d import DepthSpec
 from m33d_hf.scripts._main import main
 from m33d_hf.training.recipe.arguments import DataArguments, RunArguments
+from m33d_hf.training.recipe.parsing import parse_arguments
 from m33d_hf.training.tasks.further_modalities import check_further_modalities, check_normals
 from m33d_hf.training.tasks.pretraining import PretrainingTask
 
 NORMALS = {"name": "normals", "channels": 3, "input_name": "normal_values", "mask_ratio": 0.8}
+OWN_NORMALS = [
+    *("--modalities.depth_normals.channels", "3", "--modalities.depth_normals.input_name", "normal_values"),
+    *("--modalities.depth_normals.mask_name", "normal_mask", "--modalities.depth_normals.role", "target"),
+    *("--modalities.depth_normals.mask_ratio", "1", "--modalities.depth_normals.loss", "l1"),
+]
 READ = {"modalities": {"normals": "normals/*.png"}}
 MODELS: dict[str, list[dict[str, Any]]] = {"rgbd": both(), "with_normals": [*both(), NORMALS]}
 
@@ -57,17 +64,33 @@ def test_normals_of_depth_need_no_files() -> None:
 def test_normals_of_what_is_no_distance_are_refused(kind: str) -> None:
     own = {**NORMALS, "name": "depth_normals", "role": "target", "mask_ratio": 1.0}
     with_normals, without = (tiny_config(modalities=[*both(), *more]) for more in ([own], []))
+
+    def read(spec: DepthSpec) -> Any:
+        return SimpleNamespace(source=SimpleNamespace(depth_spec=spec))
+
     with pytest.raises(ConfigError, match=f"the depth of source 'folder' is {kind}: planes are not flat in it"):
-        check_normals(with_normals, "folder", DepthSpec(kind=kind))
-    check_normals(with_normals, "folder", DepthSpec(unit="millimetre"))
-    check_normals(without, "folder", DepthSpec(kind=kind))
+        check_normals(with_normals, "folder", read(DepthSpec(kind=kind)))
+    check_normals(with_normals, "folder", read(DepthSpec(unit="millimetre")))
+    check_normals(with_normals, "folder", None)
+    check_normals(without, "folder", read(DepthSpec(kind=kind)))
+
+
+@pytest.mark.parametrize("only_evaluated", [False, True])
+def test_a_run_on_inverse_depth_cannot_have_normals(
+    only_evaluated: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_frames(tmp_path / "frames", 4)
+    command = words("rooms/pretrain", tmp_path / "run", data__options="{depth_kind: inverse}", method="m33d_hidden")
+    command += [*OWN_NORMALS, "--data.source", "folder", "--data.root", str(tmp_path / "frames")]
+    args, task = parse_arguments(command, "pretraining"), PretrainingTask()
+    model = task.build_model(args)
+    with pytest.raises(ConfigError, match="is inverse: planes are not flat in it"):
+        (task.build_eval_dataset if only_evaluated else task.build_datasets)(args, model)
 
 
 def test_a_run_learns_normals_of_depth_without_files(tmp_path: Path) -> None:
     command = words("rooms/pretrain", tmp_path / "run", data__cache_dir=str(tmp_path / "cache"), method="m33d_hidden")
-    for key, value in {**NORMALS, "mask_name": "normal_mask", "role": "target", "mask_ratio": 1, "loss": "l1"}.items():
-        command += [f"--modalities.depth_normals.{key}", str(value)] if key != "name" else []
-    assert main("pretraining", command) == 0
+    assert main("pretraining", [*command, *OWN_NORMALS]) == 0
     rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     assert rows and all(0 < row["loss/depth_normals"] < 2 for row in rows if row["kind"] == "train")
 
@@ -82,6 +105,7 @@ def test_a_second_target_of_a_modality_is_read_with_it() -> None:
     [
         ("rgbd", {"options": READ}, "data.options.modalities has 'normals', but the model has no such modality"),
         ("rgbd", {"options": READ}, "--modalities.normals.channels N --modalities.normals.input_name normals_values"),
+        ("rgbd", {"options": {"modalities": {"depth_normals": "n/*.png"}}}, "which is computed from depth: give files"),
         ("with_normals", {}, r"has the modality 'normals', but data.options.modalities does not have it\. Give"),
         (
             "with_normals",
