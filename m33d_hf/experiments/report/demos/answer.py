@@ -13,11 +13,12 @@ from m33d_hf.experiments.report.comparison import BETTER, UNDECIDED, WORSE
 from m33d_hf.experiments.report.contrasts import Difference
 from m33d_hf.experiments.report.demos.figures import kept_arrays
 from m33d_hf.experiments.report.figures import Drawn, differences_to_first, draw
-from m33d_hf.experiments.report.results import DONE, Results, column_entry, labels
+from m33d_hf.experiments.report.results import DONE, Results, column_entry, cost, labels
 from m33d_hf.visualization.document import Block, Paragraph
 
 SHOWN_RANK = 0.9  # share of the frames whose gain is smaller than that of the one that is shown
 IGNORED = 255
+_ALIKE = 0.05  # FLOPs that differ by a smaller share are the same
 TASK = "semantic_segmentation"
 
 
@@ -31,12 +32,13 @@ def lead(results: Results) -> list[str]:
 
 def _sentence(results: Results, comparisons: Sequence[Comparison]) -> str:
     """Such as "Segmentation mIoU %, 200 labels: m33d_plus is better by 4.9 to 9.1 points than scratch, and shows no
-    difference larger than 2.0 points to mae."
+    difference larger than 2.0 points to mae, at 2.0 times its FLOPs."
     """
     names = labels(results)
     first = comparisons[0].differences[0].pair
     title = column_entry(results, first.column)["title"]
-    parts = [_part(one, names.get(one.pair.than, one.pair.than)) for each in comparisons for one in each.differences]
+    found = [one for each in comparisons for one in each.differences]
+    parts = [_part(one, names.get(one.pair.than, one.pair.than)) + _price(results, one) for one in found]
     return f"{title[:1].upper()}{title[1:]}: {names.get(first.better, first.better)} {', and '.join(parts)}."
 
 
@@ -46,6 +48,15 @@ def _part(found: Difference, than: str) -> str:
     if found.verdict == UNDECIDED:
         return f"shows {found.text()} points to {than}"
     return f"gets {found.text()} against {than}"
+
+
+def _price(results: Results, found: Difference) -> str:
+    """What one side's pre-training costs of the other's, where both have one and it is not the same."""
+    ours, theirs = (cost(results, name) for name in (found.pair.better, found.pair.than))
+    if found.verdict not in (BETTER, WORSE, UNDECIDED) or ours is None or theirs is None or min(ours.flops, theirs.flops) <= 0:
+        return ""
+    times = ours.flops / theirs.flops
+    return "" if abs(times - 1) < _ALIKE else f", at {times:.1f} times its FLOPs"
 
 
 def top_blocks(results: Results, folder: Path) -> list[Block]:

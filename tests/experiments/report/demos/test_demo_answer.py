@@ -26,7 +26,8 @@ def _set(results: dict[str, Any], method: str, values: tuple[float, float]) -> N
 def test_the_sentence_says_gain() -> None:
     (sentence,) = lead(as_tables(fake_results()))
     assert sentence.startswith("**Segmentation mIoU %, 200 labels: m33d_plus is better by ")
-    assert " points than scratch, and is better by " in sentence and sentence.endswith(" points than mae.**")
+    assert " points than scratch, and is better by " in sentence
+    assert sentence.endswith(" points than mae, at 1.7 times its FLOPs.**"), "5 against 3 TFLOP"
     assert summary(as_tables(fake_results()))[0] == sentence
 
 
@@ -37,7 +38,17 @@ def test_the_sentence_says_harm_and_nothing_as_plainly() -> None:
     _set(results, "m33d_plus", (0.351, 0.373))
     (sentence,) = lead(as_tables(results))
     assert "is better by" in sentence and ", and shows no difference larger than " in sentence
-    assert sentence.endswith("points to mae.**")
+    assert sentence.endswith("points to mae, at 1.7 times its FLOPs.**")
+
+
+def test_the_sentence_says_nothing_of_a_price_that_is_the_same_or_not_known() -> None:
+    results = fake_results()
+    for entry in results["pretraining"]:
+        entry["flops"] = {"m33d_plus": 3.1e12}.get(entry.get("variant", entry.get("method")), 3e12)
+    assert lead(as_tables(results))[0].endswith("points than mae.**")
+    for entry in results["pretraining"]:
+        entry["flops"] = 0.0
+    assert lead(as_tables(results))[0].endswith("points than mae.**")
 
 
 def test_the_sentence_of_a_failed_seed_has_no_verdict() -> None:
