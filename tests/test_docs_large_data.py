@@ -51,13 +51,13 @@ def test_the_table(name: str) -> None:
 
 
 def test_the_sentences() -> None:
-    assert figure(r"1,500 / 397 = (\d+) processes") == -(-1500 // RATE)
+    assert figure(r"1,500 / 442 = (\d+) processes") == -(-1500 // RATE)
     assert figure(r"1,500 x 98 kB = (\d+) MB/s") == 1500 * BYTES / 1e6
     side = remote_reading._THREADS
     assert tar_reading._THREADS == side == figure(r"side by side, (\d+) at a time in each process")
     assert figure(r"16 / 0.05 = (\d+) frames a second") == side / 0.05
     both = 1 / (1 / (side / 0.05) + 1 / RATE)
-    assert figure(r"1/397\) = (\d+) samples a second") == round(both) and -(-1500 // both) == 9
+    assert figure(r"1/442\) = (\d+) samples a second") == round(both) and -(-1500 // both) == 9
     assert figure(r"(\d+) MB/s: four times") == pytest.approx(1500 * 4 * 95e3 / 1e6, rel=0.01)
     assert figure(r"at 50 ms, (\d+) seconds for ScanNet") == round(913 / side * 0.05)
     assert figure(r"a billion frames (\d+) minutes, and 72 GB") == round(365_000 / side * 0.05 / 60)
