@@ -38,6 +38,7 @@ SUPERSEDED: dict[str, tuple[str, str] | None] = {
     "mae_masks": None,
     "search_hidden": None,
     "search_normals": None,
+    "confirm_normed": None,
     "clips_search": None,
     "clips_confirm": None,
     "gpu": ("half a run with one seed", _HERE),
