@@ -277,10 +277,12 @@ def test_what_the_readme_says_in_short_is_in_the_answers() -> None:
         confirmed = (ROOT / "results" / plan / "answers.md").read_text(encoding="utf-8")
         rows += re.findall(r"\| over MAE at equal FLOPs \| .*\*\*better by (\S+) to (\S+)\*\* \|", confirmed)
     rows += re.findall(r"\| over the later stage 2 \| δ1 .*\*\*better by (\S+) to (\S+)\*\* \|", confirmed)
+    normed = (ROOT / "results" / "confirm_normed" / "answers.md").read_text(encoding="utf-8")
+    rows += re.findall(r"\| over the later stage 2 \| .*\*\*better by (\S+) to (\S+)\*\* \|", normed)
     own = (ROOT / "results" / "own_method" / "answers.md").read_text(encoding="utf-8")
     row = r"\| equal FLOPs \| (?:mIoU %, 200|δ1 %, 200) labels \| .*\*\*better by (\S+) to (\S+)\*\* \|"
     rows += re.findall(row, own)
-    assert re.findall(r"(\S+) to (\S+) (?:mIoU|δ1)", rest) == rows and len(rows) == 7
+    assert re.findall(r"(\S+) to (\S+) (?:mIoU|δ1)", rest) == rows and len(rows) == 9
     assert len(re.findall(r"\| equal FLOPs \| mIoU %, .*RGB.* \*\*better by", own)) == 2, "also where depth is given"
     assert re.search(r"\| over the later stage 2 \| mIoU .* no difference larger", confirmed)
     other = (ROOT / "results" / "confirm" / "answers.md").read_text(encoding="utf-8")

@@ -53,7 +53,9 @@ def _part(found: Difference, than: str) -> str:
 def _price(results: Results, found: Difference) -> str:
     """What one side's pre-training costs of the other's, where both have one and it is not the same."""
     ours, theirs = (cost(results, name) for name in (found.pair.better, found.pair.than))
-    if found.verdict not in (BETTER, WORSE, UNDECIDED) or ours is None or theirs is None or min(ours.flops, theirs.flops) <= 0:
+    if found.verdict not in (BETTER, WORSE, UNDECIDED) or ours is None or theirs is None:
+        return ""
+    if min(ours.flops, theirs.flops) <= 0:
         return ""
     times = ours.flops / theirs.flops
     return "" if abs(times - 1) < _ALIKE else f", at {times:.1f} times its FLOPs"
