@@ -22,6 +22,7 @@ from m33d_hf.training.tasks.further_modalities import check_further_modalities, 
 from m33d_hf.training.tasks.pretraining import PretrainingTask
 
 NORMALS = {"name": "normals", "channels": 3, "input_name": "normal_values", "mask_ratio": 0.8}
+OF_DEPTH = {**NORMALS, "name": "depth_normals", "role": "target", "mask_ratio": 1.0}
 OWN_NORMALS = [
     *("--modalities.depth_normals.channels", "3", "--modalities.depth_normals.input_name", "normal_values"),
     *("--modalities.depth_normals.mask_name", "normal_mask", "--modalities.depth_normals.role", "target"),
@@ -53,8 +54,7 @@ def test_what_agrees_passes(model: str, data: dict[str, Any]) -> None:
 def test_normals_of_depth_need_no_files() -> None:
     """They are computed from depth, which is read for them whether the model has depth itself or not."""
     args = RunArguments(data=DataArguments(source="folder", root="frames"))
-    own = {**NORMALS, "name": "depth_normals", "role": "target", "mask_ratio": 1.0}
-    config = tiny_config(modalities=[rgb_modality(), own])
+    config = tiny_config(modalities=[rgb_modality(), OF_DEPTH])
     check_further_modalities(args, config, train=True)
     assert sorted(PretrainingTask().maps(config)) == ["depth", "rgb"]
     assert list(PretrainingTask().required(config)) == ["depth"]
@@ -62,8 +62,7 @@ def test_normals_of_depth_need_no_files() -> None:
 
 @pytest.mark.parametrize("kind", ["relative", "inverse"])
 def test_normals_of_what_is_no_distance_are_refused(kind: str) -> None:
-    own = {**NORMALS, "name": "depth_normals", "role": "target", "mask_ratio": 1.0}
-    with_normals, without = (tiny_config(modalities=[*both(), *more]) for more in ([own], []))
+    with_normals, without = (tiny_config(modalities=[*both(), *more]) for more in ([OF_DEPTH], []))
 
     def read(spec: DepthSpec) -> Any:
         return SimpleNamespace(source=SimpleNamespace(depth_spec=spec))
@@ -76,9 +75,7 @@ def test_normals_of_what_is_no_distance_are_refused(kind: str) -> None:
 
 
 @pytest.mark.parametrize("only_evaluated", [False, True])
-def test_a_run_on_inverse_depth_cannot_have_normals(
-    only_evaluated: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_on_inverse_depth_cannot_have_normals(only_evaluated: bool, tmp_path: Path) -> None:
     write_frames(tmp_path / "frames", 4)
     command = words("rooms/pretrain", tmp_path / "run", data__options="{depth_kind: inverse}", method="m33d_hidden")
     command += [*OWN_NORMALS, "--data.source", "folder", "--data.root", str(tmp_path / "frames")]
