@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from m33d_hf.modeling.image_processing_m33d import M33DImageProcessor, M33DImageProcessorPil
     from m33d_hf.modeling.modeling_m33d import M33DModel
     from m33d_hf.modeling.pretraining_m33d import M33DForPreTraining
+    from m33d_hf.modeling.rgbd_pipelines_m33d import RGBDImageSegmentationPipeline, RGBDVideoClassificationPipeline
     from m33d_hf.modeling.tasks_m33d import M33DForDepthEstimation, M33DForSemanticSegmentation
     from m33d_hf.modeling.video_processing_m33d import M33DVideoProcessor
     from m33d_hf.modeling.video_tasks_m33d import M33DForVideoActionDetection, M33DForVideoClassification
@@ -44,7 +45,9 @@ _HOMES = {
     "M33DModel": "modeling.modeling_m33d",
     "M33DVideoProcessor": "modeling.video_processing_m33d",
     "ModalitySpec": "modeling.configuration_m33d",
+    "RGBDImageSegmentationPipeline": "modeling.rgbd_pipelines_m33d",
     "RGBDSample": "data.sample",
+    "RGBDVideoClassificationPipeline": "modeling.rgbd_pipelines_m33d",
     "VideoHandle": "data.sample",
 }
 
@@ -65,7 +68,9 @@ __all__ = [
     "M33DModel",
     "M33DVideoProcessor",
     "ModalitySpec",
+    "RGBDImageSegmentationPipeline",
     "RGBDSample",
+    "RGBDVideoClassificationPipeline",
     "VideoHandle",
     "__version__",
 ]

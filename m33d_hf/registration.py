@@ -1,4 +1,4 @@
-"""Registers M33D with `AutoModel`, `AutoImageProcessor`, ... on `import m33d_hf`, without importing them.
+"""Registers M33D with `AutoModel`, ..., and its pipelines, on `import m33d_hf`, without importing what they need.
 
 transformers is told of classes from outside by objects: its `register` methods want the class of the configuration and
 of the model. Having those means having imported torch and transformers, which takes seconds, and `import m33d_hf` must
@@ -21,6 +21,7 @@ from typing import Any
 from m33d_hf.modeling.auto_m33d import AUTO_MAP
 
 _AUTO = "transformers.models.auto"
+_PIPELINES = "transformers.pipelines"
 _OURS = "m33d_hf.modeling"
 _CONFIGURATION = f"{_OURS}.configuration_m33d"
 # Our modules build on these; while one of them is half imported, importing ours would fail.
@@ -55,6 +56,10 @@ def _ours(name: str) -> str:
 def _register(name: str, auto_module: ModuleType, ours: ModuleType) -> None:
     """Tell one Auto class of our class, or classes."""
     auto = getattr(auto_module, name)
+    if name == "PIPELINE_REGISTRY":
+        for task, (pipeline, model) in ours.RGBD_TASKS.items():
+            auto.register_pipeline(task, pipeline_class=pipeline, pt_model=model, type="multimodal")
+        return
     classes = {backend: getattr(ours, place.split(".")[1]) for backend, place in _places(name).items()}
     if name == "AutoConfig":
         auto.register("m33d", ours.M33DConfig, exist_ok=True)
@@ -68,6 +73,7 @@ def _register(name: str, auto_module: ModuleType, ours: ModuleType) -> None:
 _PENDING: list[tuple[str, str, str]] = [
     (module, _ours(name), name) for module, names in _AUTO_MODULES.items() for name in names
 ]
+_PENDING.append((_PIPELINES, f"{_OURS}.rgbd_pipelines_m33d", "PIPELINE_REGISTRY"))
 _WATCHED = {name for auto, ours, _ in _PENDING for name in (auto, ours)} | set(_BASES)
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .backbone_m33d import M33DBackbone  # noqa: F401
     from .image_processing_m33d import M33DImageProcessor  # noqa: F401
     from .pretraining_m33d import M33DForPreTraining  # noqa: F401
+    from .rgbd_pipelines_m33d import RGBDImageSegmentationPipeline  # noqa: F401
     from .video_processing_m33d import M33DVideoProcessor  # noqa: F401
 
 

@@ -40,6 +40,7 @@ def test_import_takes_milliseconds() -> None:
     [
         "import m33d_hf",
         pytest.param("from transformers import AutoModel; import m33d_hf", marks=pytest.mark.slow),
+        pytest.param("from transformers import pipeline; import m33d_hf", marks=pytest.mark.slow),
         "from m33d_hf.modeling.tasks_m33d import M33DForDepthEstimation",
     ],
 )
@@ -49,8 +50,11 @@ def test_auto_classes_know_us_whatever_is_imported_first(first: str) -> None:
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForDepthEstimation
 from transformers import AutoModelForPreTraining, AutoModelForSemanticSegmentation, AutoModelForVideoClassification
 from transformers import AutoBackbone, AutoVideoProcessor
+from transformers.pipelines import PIPELINE_REGISTRY
 from m33d_hf import registration
 assert not registration._PENDING, registration._PENDING
+tasks = PIPELINE_REGISTRY.get_supported_tasks()
+assert "rgbd-image-segmentation" in tasks and "rgbd-video-classification" in tasks
 config = AutoConfig.for_model("m33d", image_size=16, patch_size=8, hidden_size=8, num_hidden_layers=1,
     num_attention_heads=1, intermediate_size=8, decoder_hidden_size=8, decoder_num_hidden_layers=1,
     decoder_num_attention_heads=1, decoder_intermediate_size=8, segmentation_head_width=4, depth_head_width=8)

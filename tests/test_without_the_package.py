@@ -36,6 +36,7 @@ MODELS = {
     "model": m33d_hf.M33DModel,
     "pretraining": m33d_hf.M33DForPreTraining,
     "segmentation": m33d_hf.M33DForSemanticSegmentation,
+    "rgbd": m33d_hf.M33DForSemanticSegmentation,
     "depth": m33d_hf.M33DForDepthEstimation,
     "actions": m33d_hf.M33DForVideoClassification,
     **dict.fromkeys(("detection", "detection_tcn", "detection_transformer"), m33d_hf.M33DForVideoActionDetection),
@@ -69,7 +70,8 @@ def _write_repos(folder: Path) -> dict[str, dict[str, Path]]:
         torch.manual_seed(0)
         kind, _, temporal = repo.partition("_")
         clip = kind in ("actions", "detection")
-        config = tiny_config(**HEADS, **(CLIP if clip else {}), temporal_model=temporal or "gru")
+        seen = {"task_inputs": ["rgb", "depth"]} if repo == "rgbd" else {}
+        config = tiny_config(**HEADS, **seen, **(CLIP if clip else {}), temporal_model=temporal or "gru")
         model = cls(config)
         model.save_pretrained(folder / repo)
         kept |= {repo: _inputs(repo), f"{repo}_output": _output(model, _inputs(repo))}
@@ -160,6 +162,12 @@ def test_pipelines_take_pictures_paths_addresses_and_videos(seen: dict[str, Any]
     about = [line for line in seen["pipelines, said"] if "double-check" not in line]  # of new code files
     (line,) = about  # transformers' own: this pipeline goes by a list of names that no registration reaches
     assert line.startswith("The model 'M33DForSemanticSegmentation' is not supported for image-segmentation.")
+
+
+def test_the_pipeline_of_rgbd_travels_with_the_weights(seen: dict[str, Any]) -> None:
+    home, *depths = seen["rgbd_pipeline"]
+    assert home == f"{REMOTE}.RGBDImageSegmentationPipeline"
+    assert depths[0] and all(size == [52, 40] for each in depths for _, *size in each)
 
 
 def test_a_revision_is_what_it_was(seen: dict[str, Any]) -> None:

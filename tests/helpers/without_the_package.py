@@ -149,6 +149,15 @@ if SOURCE == "hub":
         return [home(model), far_off(model, "detection")]
 
     @check
+    def rgbd_pipeline() -> list[Any]:
+        place = "rgbd_pipelines_m33d.RGBDImageSegmentationPipeline"
+        own = get_class_from_dynamic_module(place, "org/rgbd")
+        segment = pipeline("image-segmentation", model="org/rgbd", pipeline_class=own, **TRUST)
+        picture, depth = str(FOLDER / "picture.png"), torch.full((40, 52), 2.0)
+        inputs = [{"image": picture}, {"image": picture, "depth": depth}, {"depth": depth}]
+        return [home(segment), *[[(part["label"], *part["mask"].size) for part in segment(each)] for each in inputs]]
+
+    @check
     def temporal_models() -> list[float]:
         place, names = "video_tasks_m33d.M33DForVideoActionDetection", ("detection_tcn", "detection_transformer")
         load = {name: get_class_from_dynamic_module(place, f"org/{name}").from_pretrained for name in names}

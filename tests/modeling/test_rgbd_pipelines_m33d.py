@@ -1,0 +1,212 @@
+"""Pipelines of RGB, RGB with depth, and depth alone, against the processor and the model by themselves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import pipeline
+
+from helpers.tiny import CLIP, tiny_config
+from helpers.videos import write_video
+from m33d_hf import (
+    M33DForSemanticSegmentation,
+    M33DForVideoClassification,
+    M33DImageProcessor,
+    M33DVideoProcessor,
+    RGBDImageSegmentationPipeline,
+)
+from m33d_hf.errors import ConfigError, CorruptFileError, DataError, DepthUnitError
+
+BOTH = ("rgb", "depth")
+RANDOM = np.random.default_rng(0)
+PICTURE = RANDOM.integers(0, 256, (40, 52, 3), dtype=np.uint8)
+STORED = RANDOM.integers(500, 4000, (40, 52)).astype(np.uint16)  # millimetres
+STORED[:7, :9] = 0
+METRES = np.where(STORED > 0, STORED / np.float32(1000), np.nan).astype(np.float32)
+CLIP_STORED = RANDOM.integers(500, 4000, (12, 64, 96)).astype(np.uint16)
+
+
+def _saved(folder: Path, cls: Any, processor_cls: Any, inputs: tuple[str, ...], **more: Any) -> Path:
+    """A model whose answer depends on everything that it is given."""
+    torch.manual_seed(0)
+    config = tiny_config(num_labels=3, task_inputs=list(inputs), segmentation_head_width=32, segmentation_head_depth=1,
+                         **more)  # fmt: skip
+    model = cls(config)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(torch.randn_like(weight) * 0.3)
+    model.save_pretrained(folder)
+    processor_cls.from_model_config(config).save_pretrained(folder)
+    return folder
+
+
+def _segmenter(folder: Path, inputs: tuple[str, ...] = BOTH) -> Any:
+    saved = _saved(folder, M33DForSemanticSegmentation, M33DImageProcessor, inputs)
+    return pipeline("rgbd-image-segmentation", model=str(saved))
+
+
+def _classifier(folder: Path) -> Any:
+    return pipeline(
+        "rgbd-video-classification",
+        model=str(_saved(folder, M33DForVideoClassification, M33DVideoProcessor, BOTH, **CLIP)),
+    )
+
+
+def _as_map(parts: list[dict[str, Any]]) -> np.ndarray:
+    """(H, W) class ids of a pipeline's masks."""
+    found = np.full(PICTURE.shape[:2], -1)
+    for part in parts:
+        found[np.asarray(part["mask"]) > 0] = int(part["label"].removeprefix("LABEL_"))
+    return found
+
+
+def _by_hand(segment: Any, picture: np.ndarray, depth: np.ndarray | None, without_rgb: bool = False) -> np.ndarray:
+    options = {} if depth is None else {"depth": depth}
+    values = segment.image_processor(picture, return_tensors="pt", **options)
+    if without_rgb:
+        del values["pixel_values"]
+    with torch.no_grad():
+        logits = segment.model(**values).logits
+    return torch.nn.functional.interpolate(logits, PICTURE.shape[:2], mode="bilinear").argmax(1)[0].numpy()
+
+
+@pytest.fixture(scope="module")
+def segment(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Of both inputs."""
+    return _segmenter(tmp_path_factory.mktemp("segmenter"))
+
+
+@pytest.fixture(scope="module")
+def classify(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Of both inputs."""
+    return _classifier(tmp_path_factory.mktemp("classifier"))
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A picture, its depth in three formats, a video and its depth."""
+    folder = tmp_path_factory.mktemp("files")
+    Image.fromarray(PICTURE).save(folder / "picture.png")
+    Image.fromarray(STORED).save(folder / "depth.png")
+    np.save(folder / "depth.npy", METRES)
+    (folder / "depth.pgm").write_bytes(b"P5 52 40 65535\n" + STORED.astype(">u2").tobytes())
+    write_video(folder / "clip.mp4", 12)  # 64 x 96
+    np.save(folder / "clip.npy", CLIP_STORED)
+    return folder
+
+
+def test_three_input_sets_of_one_model(segment: Any) -> None:
+    assert isinstance(segment, RGBDImageSegmentationPipeline)
+    wanted = [_by_hand(segment, PICTURE, None), _by_hand(segment, PICTURE, METRES),
+              _by_hand(segment, np.zeros_like(PICTURE), METRES, without_rgb=True)]  # fmt: skip
+    inputs = [{"image": PICTURE}, {"image": PICTURE, "depth": METRES}, {"depth": METRES}]
+    for found, right in zip(segment(inputs), wanted, strict=True):
+        assert (_as_map(found) == right).all()
+    assert all((one != two).any() for one, two in ((wanted[0], wanted[1]), (wanted[1], wanted[2])))
+
+
+@pytest.mark.parametrize("name", ["depth.png", "depth.npy", "depth.pgm"])
+def test_depth_in_files(segment: Any, files: Path, name: str) -> None:
+    found = segment({"image": str(files / "picture.png"), "depth": files / name}, depth_unit="millimetre")
+    assert (_as_map(found) == _by_hand(segment, PICTURE, METRES)).all()
+
+
+def test_pictures_as_they_are_and_in_files(segment: Any, files: Path) -> None:
+    right = _by_hand(segment, PICTURE, None)
+    for each in (PICTURE, Image.fromarray(PICTURE), files / "picture.png", str(files / "picture.png")):
+        assert (_as_map(segment({"image": each})) == right).all()
+    assert (_as_map(segment(str(files / "picture.png"))) == right).all()
+
+
+def test_turned_pictures_are_segmented_upright(segment: Any, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[274] = 6  # a quarter turn clockwise makes it upright
+    Image.fromarray(np.ascontiguousarray(np.rot90(PICTURE))).save(tmp_path / "turned.png", exif=exif)
+    assert (_as_map(segment({"image": tmp_path / "turned.png"})) == _by_hand(segment, PICTURE, None)).all()
+
+
+def test_batches_mix_pictures_with_and_without_depth(segment: Any) -> None:
+    inputs = [{"image": PICTURE}, {"image": PICTURE, "depth": METRES}, {"image": PICTURE, "depth": None}]
+    alone = _by_hand(segment, PICTURE, None)
+    found = [_as_map(each) for each in segment(inputs, batch_size=3)]
+    assert (found[0] == alone).all() and (found[2] == alone).all()
+    assert (found[1] == _by_hand(segment, PICTURE, METRES)).all()
+    with pytest.raises(ConfigError, match="depth alone cannot be batched"):
+        segment([{"image": PICTURE}, {"depth": METRES}], batch_size=2)
+
+
+def test_a_model_of_depth_alone(tmp_path: Path) -> None:
+    segment = _segmenter(tmp_path, ("depth",))
+    right = _by_hand(segment, PICTURE, METRES, without_rgb=True)
+    for found in segment([{"depth": METRES}, {"depth": METRES}], batch_size=2):
+        assert (_as_map(found) == right).all()
+    with pytest.raises(ConfigError, match=r"depth alone: pass .* without 'image'"):
+        segment({"image": PICTURE, "depth": METRES})
+
+
+def test_a_model_of_rgb_alone_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="sees RGB alone"):
+        _segmenter(tmp_path, ("rgb",))
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "words"),
+    [
+        ({"image": PICTURE, "dept": METRES}, ConfigError, "the key 'dept'.*Did you mean 'depth'"),
+        ({}, DataError, "neither 'image' nor 'depth'"),
+        ({"image": PICTURE, "depth": METRES[1:]}, DataError, "39 x 52, but its image is 40 x 52"),
+        ({"image": PICTURE, "depth": STORED}, DepthUnitError, "unit is unknown"),
+        ({"image": PICTURE, "depth": "nowhere.png"}, CorruptFileError, "does not exist"),
+        ({"image": "nowhere.png"}, DataError, "no file"),
+        ({"image": PICTURE[..., 0]}, DataError, r"must be \(H, W, 3\) uint8"),
+        ({"image": 3}, DataError, "a path, an address"),
+        ({"depth": PICTURE}, DataError, r"must be \(H, W\)"),
+    ],
+)
+def test_what_is_refused(segment: Any, given: dict[str, Any], error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        segment(given)
+
+
+def test_clips_of_three_input_sets(classify: Any, files: Path) -> None:
+    video, metres = str(files / "clip.mp4"), CLIP_STORED / np.float32(1000)
+    both = classify.video_processor(video, depth=metres, do_sample_frames=True, return_tensors="pt")
+    rgb = {"pixel_values": both["pixel_values"]}
+    depth = {name: both[name] for name in ("depth_values", "depth_mask")}
+    inputs = [video, {"video": video, "depth": files / "clip.npy"}, {"depth": metres}]
+    for given, values in zip(inputs, (rgb, both, depth), strict=True):
+        with torch.no_grad():
+            right = classify.model(**values).logits.softmax(-1)[0]
+        found = {each["label"]: each["score"] for each in classify(given, depth_unit="millimetre")}
+        assert [found[f"LABEL_{i}"] for i in range(3)] == pytest.approx(right.tolist(), abs=1e-6)
+
+
+def test_frames_without_depth_are_holes(classify: Any, files: Path) -> None:
+    video, holes = str(files / "clip.mp4"), CLIP_STORED / np.float32(1000)
+    holes[6:] = np.nan
+    listed = [*CLIP_STORED[:6], *[None] * 6]
+    found = classify({"video": video, "depth": listed}, depth_unit="millimetre")
+    assert found == classify({"video": video, "depth": holes}) != classify(video)
+    with pytest.raises(DataError, match="none of the frames has depth"):
+        classify({"video": video, "depth": [None] * 12})
+    with pytest.raises(CorruptFileError, match=r"predict.py --depth"):
+        classify({"video": video, "depth": files})
+    with pytest.raises(DataError, match="12 frames but 11 depth maps"):
+        classify({"video": video, "depth": holes[1:]})
+
+
+def test_frames_of_a_call(classify: Any, files: Path) -> None:
+    frames = RANDOM.integers(0, 256, (12, 64, 96, 3), dtype=np.uint8)
+    values = classify.video_processor(frames, depth=CLIP_STORED, depth_unit="millimetre", do_sample_frames=True,
+                                      frame_stride=2, return_tensors="pt")  # fmt: skip
+    with torch.no_grad():
+        right = classify.model(**values).logits.softmax(-1)[0].max().item()
+    given = {"video": frames, "depth": CLIP_STORED}
+    found = classify(given, depth_unit="millimetre", frame_sampling_rate=2, top_k=1)
+    assert found[0]["score"] == pytest.approx(right, abs=1e-6)
+    assert found[0]["score"] != pytest.approx(classify(given, depth_unit="millimetre", top_k=1)[0]["score"], abs=1e-6)
