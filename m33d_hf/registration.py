@@ -59,6 +59,8 @@ def _register(name: str, auto_module: ModuleType, ours: ModuleType) -> None:
     if name == "PIPELINE_REGISTRY":
         for task, (pipeline, model) in ours.RGBD_TASKS.items():
             auto.register_pipeline(task, pipeline_class=pipeline, pt_model=model, type="multimodal")
+            # By it transformers would write into saved configurations that loading needs trust_remote_code.
+            del pipeline._registered_impl
         return
     classes = {backend: getattr(ours, place.split(".")[1]) for backend, place in _places(name).items()}
     if name == "AutoConfig":

@@ -81,11 +81,38 @@ def _as_list(maps: Any) -> list[Any]:
     return list(maps) if batch else [maps]
 
 
+def black_pictures(maps: Any) -> list[np.ndarray]:
+    """A black (H, W, 3) picture for each map, where depth is all that is given; processors leave its RGB out again.
+
+    Raises:
+        DataError: no map, or one that is None or not one.
+    """
+    listed = _as_list(maps)
+    if not listed or any(each is None for each in listed):
+        raise DataError("neither a picture nor depth is given: pass one of them, or both")
+    shape = tuple(getattr(maps, "shape", ()))
+    if len(shape) == 3 and shape[-1] in (2, 3, 4):
+        raise DataError(
+            f"depth has one channel, but its shape is {shape}: a colour picture, or several maps; pass (H, W), or "
+            "(B, H, W)"
+        )
+    return [np.zeros((*_as_map(each)[0].shape, 3), np.uint8) for each in listed]
+
+
+def black_clips(maps: Any) -> list[np.ndarray]:
+    """A black (T, H, W, 3) clip for the depth of each, as `black_pictures`.
+
+    Raises:
+        DataError: no maps, none with a value, or not maps of one size.
+    """
+    return [np.zeros((*_as_clip(each, None, None).shape, 3), np.uint8) for each in _clips(maps, 1)]
+
+
 def maps_of_images(maps: Any, sizes: Sequence[tuple[int, ...]], turned: Sequence[int], word: str) -> list[np.ndarray]:
     """One (H, W) array for each image.
 
     Args:
-        maps: a map, or a list or batch of them.
+        maps: a map, or a list or batch of them; of depth also None, which is one hole.
         sizes: (height, width) of each upright image.
         turned: EXIF's orientation of each image as it was stored.
         word: name of the map in messages.
@@ -94,10 +121,13 @@ def maps_of_images(maps: Any, sizes: Sequence[tuple[int, ...]], turned: Sequence
         DataError: not one per image, another size than the image's, channels, or a map without an orientation for an
             image that has one.
     """
-    pairs = [_as_map(each) for each in _as_list(maps)]
-    if len(pairs) != len(sizes):
+    listed = _as_list(maps)
+    if len(listed) != len(sizes):
         _refuse_colour(maps, sizes[0], word)
-        raise DataError(f"{len(pairs)} {word} maps for {len(sizes)} images; pass one for each.")
+        raise DataError(f"{len(listed)} {word} maps for {len(sizes)} images; pass one for each.")
+    holes = [each is None and word == "depth" for each in listed]
+    # A hole is as its image lies, whatever its EXIF says: 0 is no orientation that `lies_unknown` is asked of.
+    pairs = [(_hole(size), 0) if hole else _as_map(each) for each, size, hole in zip(listed, sizes, holes)]
     for number, ((array, orientation), (height, width)) in enumerate(zip(pairs, sizes)):
         if orientation == 1 and lies_unknown(turned[number], (height, width), array.shape):
             raise DataError(
@@ -142,22 +172,26 @@ def _refuse_colour(maps: Any, size: tuple[int, ...], word: str, frames: int | No
         )
 
 
-def maps_of_clips(maps: Any, shapes: Sequence[tuple[int, int, int]]) -> list[np.ndarray]:
+def maps_of_clips(
+    maps: Any, shapes: Sequence[tuple[int, int, int]], spec: Mapping[str, Any] | None = None
+) -> list[np.ndarray]:
     """One (T, H, W) array for each clip.
 
     Args:
-        maps: depth of a clip ((T, H, W), or with one channel behind T or at the end; or a list of T maps), or a list
-            or batch of such.
+        maps: depth of a clip ((T, H, W), or with one channel behind T or at the end; or a list of T maps, in which None
+            is a frame without one), or a list or batch of such, in which None is a clip without any.
         shapes: (frames, height, width) of each clip as it was given, before frames are sampled.
+        spec: meaning of stored integers, which cannot say "nothing measured": clips with a None come out in metres.
 
     Raises:
         DataError: not one per clip, another number of maps than frames, or another size than theirs.
     """
-    clips = [_as_clip(each) for each in _clips(maps, len(shapes))]
+    listed = _clips(maps, len(shapes))
     frames, height, width = shapes[0]
-    if len(clips) != len(shapes):
+    if len(listed) != len(shapes):
         _refuse_colour(maps, (height, width), "depth", frames)
-        raise DataError(f"depth of {len(clips)} clips for {len(shapes)} clips; pass one for each.")
+        raise DataError(f"depth of {len(listed)} clips for {len(shapes)} clips; pass one for each.")
+    clips = [_as_clip(each, shape, spec) for each, shape in zip(listed, shapes)]
     for number, (clip, (frames, height, width)) in enumerate(zip(clips, shapes)):
         if len(clip) != frames:
             _refuse_colour(maps, (height, width), "depth", frames)
@@ -173,20 +207,41 @@ def maps_of_clips(maps: Any, shapes: Sequence[tuple[int, int, int]]) -> list[np.
 
 def _clips(maps: Any, count: int) -> list[Any]:
     if isinstance(maps, list | tuple):
-        single = bool(maps) and (hasattr(maps[0], "convert") or getattr(maps[0], "ndim", 0) == 2)
-        return [maps] if single else list(maps)
+        return [maps] if _are_frames(maps, count) else list(maps)
     dimensions = getattr(maps, "ndim", 0)
     batch = dimensions == 5 or (dimensions == 4 and (count > 1 or 1 not in (maps.shape[1], maps.shape[-1])))
     return list(maps) if batch else [maps]
 
 
-def _as_clip(clip: Any) -> np.ndarray:
-    """(T, H, W) of the stored dtype."""
+def _are_frames(maps: Sequence[Any], count: int) -> bool:
+    """Whether a list holds the maps of one clip, and not the maps of several clips."""
+    known = next((each for each in maps if each is not None), None)
+    if hasattr(known, "convert") or getattr(known, "ndim", 0) == 2:
+        return True
+    shape: tuple[int, ...] = tuple(getattr(known, "shape", ()))
+    with_channel = known is None or (len(shape) == 3 and 1 in (shape[0], shape[-1]))
+    return with_channel and count == 1 and len(maps) > 1
+
+
+def _hole(size: Sequence[int]) -> np.ndarray:
+    """Depth of which nothing was measured, in metres."""
+    return np.full(tuple(size), np.nan, np.float32)
+
+
+def _as_clip(clip: Any, shape: tuple[int, int, int] | None, spec: Mapping[str, Any] | None) -> np.ndarray:
+    """(T, H, W) of the stored dtype, or of metres where a frame has none; `shape` is that of the clip, if known."""
+    if clip is None and shape is not None:
+        return _hole(shape)
     if isinstance(clip, list | tuple):
-        frames = [_as_map(each)[0] for each in clip]
-        if len({frame.shape for frame in frames}) != 1:
-            raise DataError(f"depth maps of a clip differ in size: {sorted({frame.shape for frame in frames})}")
-        return np.stack(frames)
+        known = [None if each is None else _as_map(each)[0] for each in clip]
+        sizes = {each.shape for each in known if each is not None} or ({shape[1:]} if shape is not None else set())
+        if not sizes:
+            raise DataError("neither a video nor depth of any frame is given")
+        if len(sizes) != 1:
+            raise DataError(f"depth maps of a clip differ in size: {sorted(sizes)}")
+        if all(each is not None for each in known):
+            return np.stack(known)  # type: ignore[arg-type]
+        return np.stack([_hole(*sizes) if each is None else decoded(each, spec) for each in known])
     array, _ = as_array(clip)
     if array.ndim == 4 and 1 in (array.shape[1], array.shape[-1]):
         array = array.squeeze(1 if array.shape[1] == 1 else -1)

@@ -30,7 +30,7 @@ from transformers.processing_utils import ImagesKwargs
 from .auto_m33d import TravelsWithItsCode
 from .class_names_m33d import NO_CLASS
 from .configuration_m33d import IMAGENET_MEAN, IMAGENET_STD, M33DConfig
-from .depth_input_m33d import decoded, maps_of_images
+from .depth_input_m33d import black_pictures, decoded, maps_of_images
 from .depth_m33d import standardize_depth
 from .errors_m33d import ConfigError, DataError
 from .picture_input_m33d import RESCALE_FACTOR, pictures, three_channels
@@ -128,9 +128,13 @@ class _M33DImageProcessing(TravelsWithItsCode, ImagePostProcessing):
         options.pop("depth_unit", None)  # depth_spec says it
         return options
 
+    def __call__(self, images: Any = None, *args: Any, **kwargs: Any) -> BatchFeature:
+        """Prepare images, or depth alone; see `preprocess`."""
+        return super().__call__(images, *args, **kwargs)  # type: ignore[misc]
+
     def preprocess(
         self,
-        images: Any,
+        images: Any = None,
         depth: Any | None = None,
         segmentation_maps: Any | None = None,
         depth_maps: Any | None = None,
@@ -141,23 +145,23 @@ class _M33DImageProcessing(TravelsWithItsCode, ImagePostProcessing):
         Args:
             images: an image or a list of them (PIL, array, tensor, path, URL or base64): 8-bit, or float in 0 to 255,
                 or in 0 to 1 with `do_rescale=False`. Alpha is dropped, grey repeated. Files and PIL images with an EXIF
-                orientation are turned upright, as transformers' pipelines do.
+                orientation are turned upright, as transformers' pipelines do. None: depth is all there is.
             depth: one map per image (PIL "I;16", array or tensor): float metres with NaN where invalid, or integers as
-                stored, which `depth_spec` decodes.
+                stored, which `depth_spec` decodes; None in a list for an image without one.
             segmentation_maps: one map of class ids per image.
             depth_maps: the older name of `depth`.
             kwargs: any attribute of the processor, for this call.
 
         Returns:
-            pixel_values (B, 3, H, W); with depth also depth_values (B, 1, H, W), standardised, 0 where invalid, and
-            depth_mask bool; with segmentation also labels (B, H, W) int64.
+            pixel_values (B, 3, H, W), unless there are no images; with depth also depth_values (B, 1, H, W),
+            standardised, 0 where invalid, and depth_mask bool; with segmentation also labels (B, H, W) int64.
 
         Raises:
             ConfigError: an option that nobody knows, of another type, or senseless.
             DepthUnitError: integer depth without a spec.
-            DataError: pictures that would come out wrong (see `picture_input_m33d`), not one map per image, a map of
-                another size than its image's or with channels, or one without an orientation for an image that has
-                one; CorruptFileError for files.
+            DataError: neither images nor depth, pictures that would come out wrong (see `picture_input_m33d`), not one
+                map per image, a map of another size than its image's or with channels, or one without an orientation
+                for an image that has one; CorruptFileError for files.
         """
         refuse_unknown_options(kwargs, self.valid_kwargs.__annotations__, "an image processor")
         kwargs = overriding_depth(kwargs, self.depth_spec)
@@ -167,7 +171,11 @@ class _M33DImageProcessing(TravelsWithItsCode, ImagePostProcessing):
                 raise ConfigError("depth_maps is the old name of depth; pass only one of them")
             warnings.warn("depth_maps is deprecated; use depth", FutureWarning, stacklevel=3)
             depth = depth_maps
-        return super().preprocess(images, depth, segmentation_maps, **kwargs)  # type: ignore[misc]
+        if images is not None:
+            return super().preprocess(images, depth, segmentation_maps, **kwargs)  # type: ignore[misc,no-any-return]
+        values = super().preprocess(black_pictures(depth), depth, segmentation_maps, **kwargs)  # type: ignore[misc]
+        del values["pixel_values"]
+        return values  # type: ignore[no-any-return]
 
     def convert_to_rgb(self, image: Any, input_data_format: Any = None) -> Any:
         """Three channels, see `three_channels`; PIL images are RGB already."""

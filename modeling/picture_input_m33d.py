@@ -17,10 +17,10 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from transformers.image_utils import load_image
 
+from .download_m33d import downloaded, is_address
 from .errors_m33d import DataError, decoding
 from .picture_files_m33d import PICTURE_SUFFIXES, is_wide, orientation_of, read_picture
 
-_ADDRESSES = ("http://", "https://")
 RESCALE_FACTOR = 1 / 255
 _CHANNELS = (1, 3, 4)  # grey, RGB, RGB with alpha
 
@@ -46,12 +46,15 @@ def _each(images: Any, options: Mapping[str, Any], turned: list[int]) -> Any:
     if isinstance(images, list | tuple):
         return [_each(image, options, turned) for image in images]
     orientation = 1
-    if isinstance(images, Path) or (isinstance(images, str) and _is_file_name(images)):
+    if isinstance(images, Path) or (isinstance(images, str) and is_file_name(images)):
         pixels, orientation = read_picture(Path(images))
         images = Image.fromarray(pixels)
+    elif is_address(images):
+        with downloaded(images) as path:
+            pixels, orientation = read_picture(path)
+        images = Image.fromarray(pixels)
     elif isinstance(images, str):
-        what = "cannot be downloaded or decoded" if images.startswith(_ADDRESSES) else "is neither a file nor base64"
-        with decoding(f"{images:.80}", what):
+        with decoding(f"{images:.80}", "is neither a file nor base64"):
             images = load_image(images)
     elif hasattr(images, "convert"):
         images, orientation = upright_image(images)
@@ -66,9 +69,9 @@ def _each(images: Any, options: Mapping[str, Any], turned: list[int]) -> Any:
     return images
 
 
-def _is_file_name(text: str) -> bool:
-    """Whether a text names an existing path, or has the suffix of a picture file."""
-    if text.startswith((*_ADDRESSES, "data:")):
+def is_file_name(text: str) -> bool:
+    """Whether a text names an existing path, or has the suffix of a picture file; not base64, and no address."""
+    if is_address(text) or text.startswith("data:"):
         return False
     try:
         return Path(text).exists() or Path(text).suffix.lower() in PICTURE_SUFFIXES

@@ -25,9 +25,10 @@ from .auto_m33d import TravelsWithItsCode
 from .clip_input_m33d import M33DVideoMetadata, as_clip, as_videos, metadata_of_clips, times_of_metadata
 from .clip_sampling_m33d import CLIP_SAMPLINGS, frame_indices, frames_at_rate
 from .configuration_m33d import IMAGENET_MEAN, IMAGENET_STD, M33DConfig
-from .depth_input_m33d import decoded, maps_of_clips
+from .depth_input_m33d import black_clips, decoded, maps_of_clips
 from .depth_m33d import standardize_depth
 from .depth_spec_m33d import choice
+from .download_m33d import downloaded, is_address
 from .errors_m33d import ConfigError, DataError
 from .picture_input_m33d import RESCALE_FACTOR, rgb_tensor
 from .placement_fields_m33d import placement_of_clip
@@ -42,7 +43,6 @@ from .processor_options_m33d import (
     refuse_unknown_options,
     settled_depth,
 )
-from .video_download_m33d import downloaded, is_address
 from .video_reading_m33d import probe_video, read_video
 
 _INTERPOLATIONS = {PILImageResampling.BILINEAR: "bilinear", PILImageResampling.BICUBIC: "bicubic"}
@@ -191,8 +191,8 @@ class M33DVideoProcessor(TravelsWithItsCode, ClipPostProcessing, VideoProcessorM
             return frames_at_rate(length, rate, times_of_metadata(metadata))
         stride = self.frame_stride if frame_stride is None else frame_stride
         count = self.num_frames if num_frames is None else num_frames
-        if stride < 1:
-            raise ConfigError(f"frame_stride is {stride}; it must be at least 1")
+        if stride < 1 or stride != int(stride):
+            raise ConfigError(f"frame_stride is {stride}; it must be a whole number, at least 1")
         if count is not None and count < 1:
             raise ConfigError(f"num_frames is {count}; it must be at least 1")
         sampling = self.clip_sampling if clip_sampling is None else clip_sampling
@@ -201,20 +201,28 @@ class M33DVideoProcessor(TravelsWithItsCode, ClipPostProcessing, VideoProcessorM
             return np.arange(0, length, stride)
         return np.array(frame_indices(length, count, stride, sampling=sampling), dtype=np.int64)
 
-    def preprocess(self, videos: Any, depth: Any | None = None, **kwargs: Any) -> BatchFeature:
+    def __call__(  # type: ignore[override]
+        self, videos: Any = None, *args: Any, **kwargs: Any
+    ) -> BatchFeature:
+        """Prepare videos, or depth alone; see `preprocess`."""
+        return self.preprocess(videos, *args, **kwargs)
+
+    def preprocess(self, videos: Any = None, depth: Any | None = None, **kwargs: Any) -> BatchFeature:
         """Prepare videos.
 
         Args:
             videos: a video or a list of them. A video is a file (path, or URL), a folder of pictures, an array
                 (T, H, W, 3), a tensor (T, 3, H, W) or a list of frames (PIL, arrays, tensors), all 8-bit; a single
-                image is a clip of one frame. A 5-dimensional array or tensor is a batch.
+                image is a clip of one frame. A 5-dimensional array or tensor is a batch. None: depth is all there is.
             depth: for each video one map per frame that it has before any is sampled, (T, H, W), (T, 1, H, W) or a list
-                of T maps: float metres with NaN where invalid, or integers as stored, which `depth_spec` decodes.
+                of T maps, in which None is a frame without one: float metres with NaN where invalid, or integers as
+                stored, which `depth_spec` decodes.
             kwargs: any attribute of the processor, for this call; `return_tensors`; `video_metadata` of clips given as
                 frames (dicts or VideoMetadata, one per video).
 
         Returns:
-            pixel_values (B, T, 3, H, W) float32, stacked with `return_tensors`, else a list of clips; with depth also
+            pixel_values (B, T, 3, H, W) float32, stacked with `return_tensors`, else a list of clips, unless there are
+            no videos; with depth also
             depth_values (B, T, 1, H, W), standardised, 0 where invalid, and depth_mask bool; with `return_metadata`
             also video_metadata.
 
@@ -227,7 +235,9 @@ class M33DVideoProcessor(TravelsWithItsCode, ClipPostProcessing, VideoProcessorM
         options = self._options(kwargs)
         device, tensor_type = options.get("device"), options.get("return_tensors")
         clips, metadata, shapes = [], [], []
-        given = as_videos(videos)
+        if videos is None and depth is None:
+            raise DataError("neither a video nor depth is given: pass one of them, or both")
+        given = as_videos(videos) if videos is not None else black_clips(depth)
         for video, told in zip(given, metadata_of_clips(options.get("video_metadata"), given)):
             frames, facts = self._frames(video, told, kwargs, options)
             shapes.append((int(facts.total_num_frames), int(frames.shape[-2]), int(frames.shape[-1])))
@@ -239,9 +249,9 @@ class M33DVideoProcessor(TravelsWithItsCode, ClipPostProcessing, VideoProcessorM
         sizes = sorted({tuple(clip.shape[-2:]) for clip in clips})
         if tensor_type is not None and len(sizes) > 1:
             raise DataError(f"clips of {sizes} pixels cannot be stacked; resize them, or leave return_tensors out")
-        data: dict[str, Any] = {"pixel_values": clips}
+        data: dict[str, Any] = {} if videos is None else {"pixel_values": clips}
         if depth is not None:
-            maps = zip(maps_of_clips(depth, shapes), metadata)
+            maps = zip(maps_of_clips(depth, shapes, options["depth_spec"]), metadata)
             pairs = [_depth(stored[facts.frames_indices], options) for stored, facts in maps]
             data |= {"depth_values": [pair[0] for pair in pairs], "depth_mask": [pair[1] for pair in pairs]}
         batch = BatchFeature(data, tensor_type=tensor_type)

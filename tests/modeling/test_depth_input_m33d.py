@@ -256,3 +256,61 @@ def test_depth_of_sampled_frames_is_that_of_the_same_frames() -> None:
     numbers = found["video_metadata"][0].frames_indices
     assert numbers == [2, 4, 6]
     assert found["depth_values"][0, :, 0, 0, 0].tolist() == [number + 1.0 for number in numbers]
+
+
+def _without_rgb(found: Any, expected: Any) -> None:
+    assert set(found) == {"depth_values", "depth_mask"}
+    assert all(torch.equal(found[name], expected[name]) for name in found)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_depth_alone_of_pictures(backend: type) -> None:
+    stored, processor = _stored(2), backend(size={"height": 10, "width": 12}, depth_unit="millimetre")
+    expected = processor(list(_rgb(2)), stored, return_tensors="pt")
+    for given in (stored, list(stored), [Image.fromarray(each) for each in stored], torch.from_numpy(stored)[:, None]):
+        _without_rgb(processor(depth=given, return_tensors="pt"), expected)
+    _without_rgb(processor(None, stored, return_tensors="pt"), expected)
+    for nothing in (None, [], [None], [stored[0], None]):
+        with pytest.raises(DataError, match="neither a picture nor depth is given"):
+            processor(depth=nothing, return_tensors="pt")
+    with pytest.raises(DataError, match="one channel"):
+        processor(depth=_rgb(), return_tensors="pt")
+
+
+def test_depth_alone_of_clips() -> None:
+    stored, processor = _stored(2, 6), M33DVideoProcessor(size=12, depth_unit="millimetre")
+    options: dict[str, Any] = {"num_frames": 3, "do_sample_frames": True, "return_tensors": "pt"}
+    expected = processor(_rgb(2, 6), depth=stored, **options)
+    for given in (list(stored), [list(clip) for clip in stored], stored[:, :, None]):
+        _without_rgb(processor(depth=given, **options), expected)
+    for given in (stored[0], list(stored[0]), [each[None] for each in stored[0]]):
+        _without_rgb(processor(depth=given, **options), {name: expected[name][:1] for name in expected})
+    for nothing in (None, [None, None]):
+        with pytest.raises(DataError, match="neither a video nor depth"):
+            processor(depth=nothing, return_tensors="pt")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_picture_without_depth_is_one_hole(backend: type) -> None:
+    stored, processor = _stored(2), backend(size={"height": 10, "width": 12}, depth_unit="millimetre")
+    holes = np.where(np.arange(2)[:, None, None] == 0, stored, 0).astype(np.uint16)
+    images = list(_rgb(2))
+    found = processor(images, [stored[0], None], return_tensors="pt")
+    _same(found, processor(images, holes, return_tensors="pt"))
+    assert not found["depth_mask"][1].any() and not found["depth_values"][1].any()
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: f"{spec.kind}-{spec.unit}")
+def test_frames_without_depth_are_holes(spec: DepthSpec) -> None:
+    """As the stored value that means "nothing measured" is, whatever the unit; a clip without any is all holes."""
+    stored, clips = _stored(2, 4), _rgb(2, 4)
+    holes = stored.copy()
+    holes[0, 1:3] = holes[1] = spec.invalid_values[0]
+    processor = M33DVideoProcessor(size=12, depth_spec=spec.to_dict())
+    expected = processor(clips, depth=holes, return_tensors="pt")
+    some = [stored[0, 0], None, None, stored[0, 3]]
+    assert not expected["depth_mask"][1].any() and expected["depth_mask"][0, 0].any()
+    for given in ([some, None], [some, [None] * 4]):
+        _same(processor(clips, depth=given, return_tensors="pt"), expected)
+    alone = processor(clips[0], depth=some, return_tensors="pt")
+    _same(alone, {name: values[:1] for name, values in _keys(expected).items()})

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import http.server
+import threading
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +21,7 @@ from m33d_hf import (
     M33DForSemanticSegmentation,
     M33DForVideoClassification,
     M33DImageProcessor,
+    M33DModel,
     M33DVideoProcessor,
     RGBDImageSegmentationPipeline,
 )
@@ -132,12 +137,19 @@ def test_turned_pictures_are_segmented_upright(segment: Any, tmp_path: Path) -> 
 
 def test_batches_mix_pictures_with_and_without_depth(segment: Any) -> None:
     inputs = [{"image": PICTURE}, {"image": PICTURE, "depth": METRES}, {"image": PICTURE, "depth": None}]
-    alone = _by_hand(segment, PICTURE, None)
-    found = [_as_map(each) for each in segment(inputs, batch_size=3)]
-    assert (found[0] == alone).all() and (found[2] == alone).all()
-    assert (found[1] == _by_hand(segment, PICTURE, METRES)).all()
-    with pytest.raises(ConfigError, match="depth alone cannot be batched"):
+    alone, both = _by_hand(segment, PICTURE, None), _by_hand(segment, PICTURE, METRES)
+    for given in (inputs, (each for each in inputs)):
+        for found, right in zip(segment(given, batch_size=3), (alone, both, alone), strict=True):
+            assert (_as_map(found) == right).all()
+    with pytest.raises(ConfigError, match="depth alone cannot share a batch"):
         segment([{"image": PICTURE}, {"depth": METRES}], batch_size=2)
+
+
+def test_depth_alone_in_batches(segment: Any) -> None:
+    right = _by_hand(segment, PICTURE, METRES, without_rgb=True)
+    assert (_as_map(segment({"depth": METRES}, batch_size=8)) == right).all()
+    for found in segment([{"depth": METRES}, {"depth": METRES[None]}, {"depth": [METRES]}], batch_size=2):
+        assert (_as_map(found) == right).all()
 
 
 def test_a_model_of_depth_alone(tmp_path: Path) -> None:
@@ -149,9 +161,37 @@ def test_a_model_of_depth_alone(tmp_path: Path) -> None:
         segment({"image": PICTURE, "depth": METRES})
 
 
-def test_a_model_of_rgb_alone_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="sees RGB alone"):
-        _segmenter(tmp_path, ("rgb",))
+def test_a_saved_pipeline_loads_again(segment: Any, classify: Any, tmp_path: Path) -> None:
+    for served, task, given in (
+        (segment, "rgbd-image-segmentation", {"image": PICTURE, "depth": METRES}),
+        (classify, "rgbd-video-classification", {"video": np.stack([PICTURE] * 4), "depth": np.stack([METRES] * 4)}),
+    ):
+        served.save_pretrained(tmp_path / task)
+        again = pipeline(task, model=str(tmp_path / task))
+        assert type(again) is type(served) and again(given) == served(given)
+        stock = task.removeprefix("rgbd-")
+        assert pipeline(stock, model=str(tmp_path / task)).model.task_inputs == BOTH
+
+
+@pytest.mark.parametrize(
+    ("task", "cls", "words"),
+    [
+        ("rgbd-image-segmentation", M33DForSemanticSegmentation, "sees RGB alone"),
+        ("rgbd-video-classification", M33DForSemanticSegmentation, "needs a M33DForVideoClassification"),
+        ("rgbd-image-segmentation", M33DForVideoClassification, "needs a M33DForSemanticSegmentation"),
+        ("rgbd-image-segmentation", M33DModel, "needs a M33DForSemanticSegmentation"),
+    ],
+)
+def test_models_that_cannot_be_served(task: str, cls: Any, words: str) -> None:
+    config = tiny_config(num_labels=3, segmentation_head_width=32, segmentation_head_depth=1)
+    made = M33DImageProcessor.from_model_config(config)
+    with pytest.raises(ConfigError, match=words):
+        pipeline(task, model=cls(config), image_processor=made)
+
+
+def test_a_processor_is_needed(segment: Any) -> None:
+    with pytest.raises(ConfigError, match="needs the model's image_processor"):
+        RGBDImageSegmentationPipeline(model=segment.model)
 
 
 @pytest.mark.parametrize(
@@ -159,18 +199,75 @@ def test_a_model_of_rgb_alone_is_refused(tmp_path: Path) -> None:
     [
         ({"image": PICTURE, "dept": METRES}, ConfigError, "the key 'dept'.*Did you mean 'depth'"),
         ({}, DataError, "neither 'image' nor 'depth'"),
+        ([], DataError, "no input"),
+        (None, DataError, "no input"),
         ({"image": PICTURE, "depth": METRES[1:]}, DataError, "39 x 52, but its image is 40 x 52"),
         ({"image": PICTURE, "depth": STORED}, DepthUnitError, "unit is unknown"),
-        ({"image": PICTURE, "depth": "nowhere.png"}, CorruptFileError, "does not exist"),
-        ({"image": "nowhere.png"}, DataError, "no file"),
-        ({"image": PICTURE[..., 0]}, DataError, r"must be \(H, W, 3\) uint8"),
-        ({"image": 3}, DataError, "a path, an address"),
-        ({"depth": PICTURE}, DataError, r"must be \(H, W\)"),
+        ({"image": PICTURE, "depth": "nowhere.png"}, CorruptFileError, "nowhere.png: does not exist"),
+        ({"image": PICTURE, "depth": "nowhere.npy"}, CorruptFileError, "nowhere.npy: does not exist"),
+        ({"image": PICTURE, "depth": "http://127.0.0.1/a.png"}, DataError, "http://127.0.0.1/a.png is an address"),
+        ({"image": "nowhere.png"}, CorruptFileError, "does not exist"),
+        ({"image": "nowhere"}, DataError, "neither a file nor base64"),
+        ({"image": "."}, DataError, "is a folder"),
+        ({"image": np.stack([PICTURE, PICTURE])}, DataError, "holds 2 of 'image'"),
+        ({"image": 3}, DataError, "must be a PIL image"),
+        ({"depth": PICTURE}, DataError, "one channel"),
     ],
 )
-def test_what_is_refused(segment: Any, given: dict[str, Any], error: type[Exception], words: str) -> None:
+def test_what_is_refused(segment: Any, given: Any, error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         segment(given)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"depth": METRES}, "depth is no option but part of an input"),
+        ({"depth_units": "tum"}, "no option 'depth_units'.*Did you mean 'depth_unit'"),
+        ({"depth_unit": "milimetre"}, "milimetre"),
+    ],
+)
+def test_options_are_checked(segment: Any, options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        segment(PICTURE, **options)
+
+
+@pytest.mark.parametrize("layout", ["tensor", "grey", "alpha", "floats"])
+def test_pictures_as_the_processor_takes_them(segment: Any, layout: str) -> None:
+    channels_first = torch.from_numpy(PICTURE).permute(2, 0, 1)
+    forms = {"tensor": (channels_first, PICTURE), "grey": (PICTURE[..., 0], np.stack([PICTURE[..., 0]] * 3, -1)),
+             "alpha": (np.concatenate([PICTURE, PICTURE[..., :1]], -1), PICTURE),
+             "floats": (PICTURE.astype(np.float32), PICTURE.astype(np.float32))}  # fmt: skip
+    given, right = forms[layout]
+    assert (_as_map(segment({"image": given, "depth": METRES})) == _by_hand(segment, right, METRES)).all()
+
+
+@pytest.fixture
+def address(tmp_path: Path) -> Iterator[str]:
+    """Of a server of the temporary folder."""
+    handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_pictures_at_addresses_are_checked_as_files_are(segment: Any, address: str, tmp_path: Path) -> None:
+    Image.fromarray(PICTURE).save(tmp_path / "picture.png")
+    Image.fromarray(STORED).save(tmp_path / "wide.png")
+    exif = Image.Exif()
+    exif[274] = 3  # upside down
+    Image.fromarray(np.ascontiguousarray(np.rot90(PICTURE, 2))).save(tmp_path / "turned.png", exif=exif)
+    right = _by_hand(segment, PICTURE, METRES)
+    assert (_as_map(segment({"image": f"{address}/picture.png", "depth": METRES})) == right).all()
+    assert (_as_map(segment(f"{address}/turned.png")) == _by_hand(segment, PICTURE, None)).all()
+    for where in (address, str(tmp_path)):
+        with pytest.raises(DataError, match="unknown whether it is already upright"):
+            segment({"image": f"{where}/turned.png", "depth": METRES})
+        with pytest.raises(DataError, match=r"depth map"):
+            segment({"image": f"{where}/wide.png"})
+    with pytest.raises(CorruptFileError, match="404"):
+        segment(f"{address}/nothing.png")
 
 
 def test_clips_of_three_input_sets(classify: Any, files: Path) -> None:
@@ -192,8 +289,17 @@ def test_frames_without_depth_are_holes(classify: Any, files: Path) -> None:
     listed = [*CLIP_STORED[:6], *[None] * 6]
     found = classify({"video": video, "depth": listed}, depth_unit="millimetre")
     assert found == classify({"video": video, "depth": holes}) != classify(video)
-    with pytest.raises(DataError, match="none of the frames has depth"):
-        classify({"video": video, "depth": [None] * 12})
+    assert classify({"video": video, "depth": [None] * 12}) == classify(video)
+    channels = [each if each is None else each[None] for each in listed]
+    assert classify({"video": video, "depth": channels}, depth_unit="millimetre") == found
+    with pytest.raises(DataError, match="neither a video nor depth"):
+        classify({"depth": [None] * 12})
+    with pytest.raises(DataError, match="holds 2 of 'video'"):
+        classify({"video": [video, video]})
+    with pytest.raises(ConfigError, match="do not batch videos"):
+        classify([video, video], batch_size=2)
+    with pytest.raises(ConfigError, match=r"frame_stride is 1\.5"):
+        classify(video, frame_sampling_rate=1.5)
     with pytest.raises(CorruptFileError, match=r"predict.py --depth"):
         classify({"video": video, "depth": files})
     with pytest.raises(DataError, match="12 frames but 11 depth maps"):

@@ -172,7 +172,7 @@ def test_refused_inputs() -> None:
     for given, message in (
         (clip().astype(np.float32) / 255, "uint8"),
         ([clip()[0], clip()[1, :20]], "differ in size"),
-        (None, "expected videos"),
+        (None, "neither a video nor depth"),
         ([], "expected videos"),
         (clip()[:0], "at least one frame"),
     ):

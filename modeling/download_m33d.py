@@ -1,5 +1,5 @@
 # Copyright 2026 the m33d-hf authors. Licensed under the Apache License, Version 2.0.
-"""Videos at addresses as files, so that one reader reads both: frames, rotation and times cannot differ."""
+"""Videos and pictures at addresses as files, so that one reader reads both: pixels and times cannot differ."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _SILENCE = 30  # seconds
 _SAFE = "%/:=&?~#+!$,;'@()*[]"  # what addresses may hold as it is
 
 
-def is_address(video: object) -> bool:
-    """Whether a video is named by the address of its file."""
-    return isinstance(video, str) and video.startswith(_ADDRESSES)
+def is_address(given: object) -> bool:
+    """Whether a video or a picture is named by the address of its file."""
+    return isinstance(given, str) and given.startswith(_ADDRESSES)
 
 
 @contextmanager
@@ -31,9 +31,9 @@ def downloaded(address: str) -> Iterator[Path]:
         CorruptFileError: it cannot be downloaded; what the block says of the file is said of the address.
     """
     name = f"{address:.200}"
-    with tempfile.TemporaryDirectory(prefix="m33d-video-") as folder:
+    with tempfile.TemporaryDirectory(prefix="m33d-download-") as folder:
         # Some containers are told apart by their ending alone.
-        path = Path(folder) / f"video{PurePosixPath(urlsplit(address).path).suffix[:10]}"
+        path = Path(folder) / f"file{PurePosixPath(urlsplit(address).path).suffix[:10]}"
         _fetch(address, name, path)
         try:
             yield path
