@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import base64
-import http.server
 import io
 import struct
-import threading
 import zlib
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+from helpers.web import served
 from m33d_hf.errors import DataError
 from m33d_hf.modeling.configuration_m33d import IMAGENET_MEAN, IMAGENET_STD
 from m33d_hf.modeling.image_processing_m33d import M33DImageProcessor, M33DImageProcessorPil
@@ -251,16 +249,12 @@ def test_addresses_are_read_as_files_are(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[274] = 6
     Image.fromarray(_picture(40, 60)).save(path, exif=exif)
-    handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        address = f"http://127.0.0.1:{server.server_port}"
+    with served(tmp_path) as address:
         for backend in BACKENDS:
             found = _pixels(backend(size=SIZE), [f"{address}/a.jpg", path])
             assert torch.equal(found[0], found[1])
             with pytest.raises(DataError, match=r"b\.jpg: cannot be downloaded \(HTTP Error 404"):
                 backend(size=SIZE)(f"{address}/b.jpg")
-        server.shutdown()
 
 
 def test_base64_is_a_picture() -> None:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import http.server
-import threading
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +14,7 @@ from transformers import pipeline
 
 from helpers.tiny import CLIP, tiny_config
 from helpers.videos import write_video
+from helpers.web import served
 from m33d_hf import (
     M33DForSemanticSegmentation,
     M33DForVideoClassification,
@@ -162,13 +160,13 @@ def test_a_model_of_depth_alone(tmp_path: Path) -> None:
 
 
 def test_a_saved_pipeline_loads_again(segment: Any, classify: Any, tmp_path: Path) -> None:
-    for served, task, given in (
+    for once, task, given in (
         (segment, "rgbd-image-segmentation", {"image": PICTURE, "depth": METRES}),
         (classify, "rgbd-video-classification", {"video": np.stack([PICTURE] * 4), "depth": np.stack([METRES] * 4)}),
     ):
-        served.save_pretrained(tmp_path / task)
+        once.save_pretrained(tmp_path / task)
         again = pipeline(task, model=str(tmp_path / task))
-        assert type(again) is type(served) and again(given) == served(given)
+        assert type(again) is type(once) and again(given) == once(given)
         stock = task.removeprefix("rgbd-")
         assert pipeline(stock, model=str(tmp_path / task)).model.task_inputs == BOTH
 
@@ -245,11 +243,8 @@ def test_pictures_as_the_processor_takes_them(segment: Any, layout: str) -> None
 @pytest.fixture
 def address(tmp_path: Path) -> Iterator[str]:
     """Of a server of the temporary folder."""
-    handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+    with served(tmp_path) as address:
+        yield address
 
 
 def test_pictures_at_addresses_are_checked_as_files_are(segment: Any, address: str, tmp_path: Path) -> None:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import http.server
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,6 +20,7 @@ import m33d_hf
 from helpers.shared_data import shared
 from helpers.tiny import CLIP, SMALL
 from helpers.videos import numbered_frame, turn, write_video
+from helpers.web import served
 from m33d_hf.data.augmentation.options import TransformOptions
 from m33d_hf.data.augmentation.transforms import EvaluationTransform
 from m33d_hf.data.loader.loading import frame_indices
@@ -99,11 +97,8 @@ def test_files_are_sampled_by_default(tmp_path: Path) -> None:
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[str]:
     """Address of a server of the temporary folder."""
-    handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+    with served(tmp_path) as address:
+        yield address
 
 
 @pytest.mark.parametrize("name", ["long.mp4", "short.mp4", "short.mkv", "turned.mp4"])
