@@ -18,6 +18,7 @@ from torch import nn
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+from m33d_hf.acceleration.eager import is_eager_on_cpu
 from m33d_hf.acceleration.maps import multiplies_bfloat16
 
 # Among transformers' attention functions.
@@ -39,13 +40,7 @@ def prefers_blocks() -> bool:
 def attends_in_blocks(query_BHNd: torch.Tensor, dropout: float) -> bool:
     """Whether `blockwise_attention` is the faster way for these queries."""
     return (
-        not torch.compiler.is_compiling()  # first: nothing after it is to be traced
-        and not torch.jit.is_tracing()
-        and query_BHNd.device.type == "cpu"
-        and query_BHNd.dtype == torch.bfloat16
-        and query_BHNd.numel() > 0
-        and dropout == 0.0
-        and prefers_blocks()
+        is_eager_on_cpu(query_BHNd, torch.bfloat16) and query_BHNd.numel() > 0 and dropout == 0.0 and prefers_blocks()
     )
 
 

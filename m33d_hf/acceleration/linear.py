@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from m33d_hf.acceleration.eager import is_eager_on_cpu
+
 # Where oneDNN was seen to win: both widths of a ViT's blocks, and enough rows to be worth an autograd function.
 MIN_WIDTH = 384
 MIN_MULTIPLY_ADDS = 1 << 25
@@ -60,10 +62,8 @@ class _Linear(torch.autograd.Function):
 
 def _goes_to_onednn(tokens: torch.Tensor, weight_OI: torch.Tensor) -> bool:
     return (
-        not torch.compiler.is_compiling()  # first: nothing after it is to be traced
-        and not torch.jit.is_tracing()
-        and tokens.device.type == "cpu"
-        and tokens.dtype == weight_OI.dtype == torch.float32
+        is_eager_on_cpu(tokens, torch.float32)
+        and weight_OI.dtype == torch.float32
         and min(weight_OI.shape) >= MIN_WIDTH
         and tokens.numel() * weight_OI.shape[0] >= MIN_MULTIPLY_ADDS
         and has_fast_products()

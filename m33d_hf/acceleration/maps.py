@@ -11,6 +11,8 @@ from functools import lru_cache
 
 import torch
 
+from m33d_hf.acceleration.eager import is_eager_on_cpu
+
 
 @lru_cache(maxsize=1)
 def multiplies_bfloat16() -> bool:
@@ -20,11 +22,4 @@ def multiplies_bfloat16() -> bool:
 
 def prefers_channels_last(values: torch.Tensor) -> bool:
     """Whether maps of such values are to lie with channels last for what a dense head does next."""
-    return (
-        not torch.compiler.is_compiling()  # first: nothing after it is to be traced
-        and not torch.jit.is_tracing()
-        and not torch.is_grad_enabled()
-        and values.device.type == "cpu"
-        and values.dtype == torch.bfloat16
-        and multiplies_bfloat16()
-    )
+    return is_eager_on_cpu(values, torch.bfloat16) and not torch.is_grad_enabled() and multiplies_bfloat16()
