@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from .depth_spec_m33d import DepthSpec
@@ -81,31 +82,48 @@ def _as_list(maps: Any) -> list[Any]:
     return list(maps) if batch else [maps]
 
 
-def black_pictures(maps: Any) -> list[np.ndarray]:
-    """A black (H, W, 3) picture for each map, where depth is all that is given; processors leave its RGB out again.
+def black_pictures(maps: Any) -> list[Image.Image]:
+    """A black picture for each map, where depth is all that is given; processors leave its RGB out again.
 
     Raises:
-        DataError: no map, or one that is None or not one.
+        DataError: no map, None in place of one, or a colour picture.
     """
-    listed = _as_list(maps)
-    if not listed or any(each is None for each in listed):
-        raise DataError("neither a picture nor depth is given: pass one of them, or both")
-    shape = tuple(getattr(maps, "shape", ()))
-    if len(shape) == 3 and shape[-1] in (2, 3, 4):
-        raise DataError(
-            f"depth has one channel, but its shape is {shape}: a colour picture, or several maps; pass (H, W), or "
-            "(B, H, W)"
-        )
-    return [np.zeros((*_as_map(each)[0].shape, 3), np.uint8) for each in listed]
+    _refuse_colour_alone(maps)
+    listed = _given_alone(_as_list(maps), "picture")
+    return [Image.new("RGB", _as_map(each)[0].shape[::-1]) for each in listed]
 
 
 def black_clips(maps: Any) -> list[np.ndarray]:
     """A black (T, H, W, 3) clip for the depth of each, as `black_pictures`.
 
     Raises:
-        DataError: no maps, none with a value, or not maps of one size.
+        DataError: as there; maps of several sizes in a clip, or none in one.
     """
-    return [np.zeros((*_as_clip(each, None, None).shape, 3), np.uint8) for each in _clips(maps, 1)]
+    _refuse_colour_alone(maps)
+    listed = _given_alone(_clips(maps, 1), "video")
+    return [np.zeros((*_as_clip(each, None, None).shape, 3), np.uint8) for each in listed]
+
+
+def _given_alone(listed: list[Any], word: str) -> list[Any]:
+    if not listed or (len(listed) == 1 and listed[0] is None):
+        raise DataError(f"neither a {word} nor depth is given: pass one of them, or both")
+    lacking = [number for number, each in enumerate(listed) if each is None]
+    if lacking:
+        raise DataError(f"there is neither a {word} nor depth at {lacking[0]} of the list; leave it out")
+    return listed
+
+
+def _refuse_colour_alone(maps: Any) -> None:
+    """Where no picture tells the size, channels at the end are what betrays one; or before that, of clips."""
+    shape = tuple(getattr(maps, "shape", ()))
+    if isinstance(maps, list | tuple):
+        for each in maps:
+            _refuse_colour_alone(each)
+    elif len(shape) >= 3 and (shape[-1] in (2, 3, 4) or (len(shape) > 3 and shape[-3] in (3, 4))):
+        raise DataError(
+            f"depth has one channel, but its shape is {shape}: a colour picture, or several maps; pass (H, W), or one "
+            "such map after the other"
+        )
 
 
 def maps_of_images(maps: Any, sizes: Sequence[tuple[int, ...]], turned: Sequence[int], word: str) -> list[np.ndarray]:
@@ -155,9 +173,9 @@ def _refuse_colour(maps: Any, size: tuple[int, ...], word: str, frames: int | No
     Raises:
         DataError: they have three or four channels, last (there also two) or first.
     """
-    while isinstance(maps, list | tuple) and maps:
-        maps = maps[0]
-    if isinstance(maps, list | tuple):
+    while isinstance(maps, list | tuple):
+        maps = next((each for each in maps if each is not None), None)
+    if maps is None:
         return
     shape = as_array(maps)[0].shape
     if len(shape) < 3:
@@ -235,14 +253,19 @@ def _as_clip(clip: Any, shape: tuple[int, int, int] | None, spec: Mapping[str, A
     if isinstance(clip, list | tuple):
         known = [None if each is None else _as_map(each)[0] for each in clip]
         sizes = {each.shape for each in known if each is not None} or ({shape[1:]} if shape is not None else set())
+        if not known:
+            raise DataError("the depth of a clip is an empty list; pass one map for each frame")
         if not sizes:
-            raise DataError("neither a video nor depth of any frame is given")
+            raise DataError("there is neither a video nor depth of any of its frames")
         if len(sizes) != 1:
             raise DataError(f"depth maps of a clip differ in size: {sorted(sizes)}")
-        if all(each is not None for each in known):
-            return np.stack(known)  # type: ignore[arg-type]
+        maps = [each for each in known if each is not None]
+        if len(maps) == len(known) and len({each.dtype.kind in "ui" for each in maps}) == 1:
+            return np.stack(maps)
         return np.stack([_hole(*sizes) if each is None else decoded(each, spec) for each in known])
     array, _ = as_array(clip)
+    if array.ndim == 2:  # of a picture, which is a clip of one frame
+        array = array[None]
     if array.ndim == 4 and 1 in (array.shape[1], array.shape[-1]):
         array = array.squeeze(1 if array.shape[1] == 1 else -1)
     if array.ndim != 3:

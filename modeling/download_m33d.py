@@ -31,9 +31,10 @@ def downloaded(address: str) -> Iterator[Path]:
         CorruptFileError: it cannot be downloaded; what the block says of the file is said of the address.
     """
     name = f"{address:.200}"
+    with decoding(name, "is no address"):
+        suffix = PurePosixPath(urlsplit(address).path).suffix[:10]  # some containers are told apart by it alone
     with tempfile.TemporaryDirectory(prefix="m33d-download-") as folder:
-        # Some containers are told apart by their ending alone.
-        path = Path(folder) / f"file{PurePosixPath(urlsplit(address).path).suffix[:10]}"
+        path = Path(folder) / f"file{suffix}"
         _fetch(address, name, path)
         try:
             yield path

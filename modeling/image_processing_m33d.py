@@ -130,7 +130,7 @@ class _M33DImageProcessing(TravelsWithItsCode, ImagePostProcessing):
 
     def __call__(self, images: Any = None, *args: Any, **kwargs: Any) -> BatchFeature:
         """Prepare images, or depth alone; see `preprocess`."""
-        return super().__call__(images, *args, **kwargs)  # type: ignore[misc]
+        return self.preprocess(images, *args, **kwargs)
 
     def preprocess(
         self,

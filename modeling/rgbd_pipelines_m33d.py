@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from transformers import AutoModelForSemanticSegmentation, AutoModelForVideoClassification
 from transformers.image_utils import load_image
 from transformers.pipelines.image_segmentation import ImageSegmentationPipeline
@@ -61,15 +62,16 @@ class _TakesDepth:
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
         """As transformers', which leaves processors of videos out."""
+        getattr(self, self._processor).save_pretrained(save_directory)  # first: the library may push the folder
         super().save_pretrained(save_directory, **kwargs)  # type: ignore[misc]
-        getattr(self, self._processor).save_pretrained(save_directory)
 
     def __call__(self, inputs: Any = None, *, batch_size: int | None = None, **kwargs: Any) -> Any:
         """Predict from one input, or from each of a list, a generator or a data set of them; see the class."""
         if inputs is None or (isinstance(inputs, Sequence) and not isinstance(inputs, str) and not len(inputs)):
             raise DataError(f"no input: pass {{'{self._what}': ..., 'depth': ...}}, or a list of such")
         size = batch_size or self._batch_size or 1  # type: ignore[attr-defined]
-        several = isinstance(inputs, list | tuple | Iterator | torch.utils.data.Dataset)
+        inputs = _iterated(inputs)
+        several = isinstance(inputs, list | Iterator | torch.utils.data.Dataset)
         filled = self._filled(inputs) if size > 1 and several else False
         return super().__call__(inputs, batch_size=batch_size, filled=filled, **kwargs)  # type: ignore[misc]
 
@@ -79,7 +81,7 @@ class _TakesDepth:
         Raises:
             ConfigError: depth alone beside others in one list.
         """
-        if not isinstance(inputs, list | tuple):
+        if not isinstance(inputs, list):
             return True  # what will come is not known
         kinds = {tuple(each is not None for each in self._parts(one)) for one in inputs}
         if len(kinds) > 1 and (False, True) in kinds:
@@ -166,7 +168,7 @@ class RGBDImageSegmentationPipeline(_TakesDepth, ImageSegmentationPipeline):  # 
         seen, depth = self._parts(inputs)
         image, stored = _image(seen), _as_map(depth)
         values = self._values(image, stored, filled, **_unit(depth_unit))
-        values["target_size"] = [black_pictures(stored)[0].shape[:2] if image is None else _size(image)]
+        values["target_size"] = [black_pictures(stored)[0].size[::-1] if image is None else _size(image)]
         return values
 
 
@@ -215,12 +217,25 @@ RGBD_TASKS: dict[str, tuple[type[Any], type[Any]]] = {
 """Name for `pipeline(...)` -> its class, and the Auto class that loads its model."""
 
 
+def _iterated(inputs: Any) -> Any:
+    """Several inputs in a form that transformers goes through: it knows lists, generators and torch's data sets."""
+    if isinstance(inputs, tuple):
+        return list(inputs)
+    if isinstance(inputs, Iterator) or hasattr(inputs, "column_names"):  # a table of the library datasets
+        return (each for each in inputs)
+    return inputs
+
+
 def _unit(depth_unit: str | None) -> dict[str, Any]:
     return {} if depth_unit is None else {"depth_unit": depth_unit}
 
 
 def _image(image: Any) -> Any:
-    """The picture without an address, which nobody wants to download twice."""
+    """The picture without lists around it, and without an address, which nobody wants to download twice."""
+    while isinstance(image, list | tuple) and len(image) == 1:
+        image = image[0]
+    if isinstance(image, list | tuple):
+        raise DataError(f"an input holds {len(image)} of 'image'; pass a list of inputs with one each")
     if is_address(image):
         with downloaded(image) as path:
             return _from_file(path)
@@ -248,14 +263,11 @@ def _size(image: Any) -> tuple[int, int]:
 def _from_file(path: Path) -> Any:
     """A picture or a map as the processors take it, with its EXIF; no conversion."""
     data = read_file(path)
-    if path.suffix.lower() == ".npy":
-        with decoding(path):
-            return np.load(io.BytesIO(data), allow_pickle=False)
     if is_netpbm(data):
         return read_netpbm(path, data)
     with opened(path, data) as image:
-        image.load()
-    return image
+        image.load()  # all of it, or an error
+    return Image.open(io.BytesIO(data))  # anew: what has been loaded of a TIFF is turned, and says nothing of it
 
 
 def _as_map(depth: Any) -> Any:
@@ -266,7 +278,14 @@ def _as_map(depth: Any) -> Any:
     """
     if is_address(depth):
         raise DataError(f"{depth:.200} is an address; of depth only files and values are read")
-    return _from_file(Path(depth)) if isinstance(depth, str | Path) else depth
+    if not isinstance(depth, str | Path):
+        return depth
+    path = Path(depth)
+    if path.suffix.lower() != ".npy":
+        return _from_file(path)
+    data = read_file(path)
+    with decoding(path):
+        return np.load(io.BytesIO(data), allow_pickle=False)
 
 
 def _as_maps(depth: Any) -> Any:

@@ -191,8 +191,8 @@ class M33DVideoProcessor(TravelsWithItsCode, ClipPostProcessing, VideoProcessorM
             return frames_at_rate(length, rate, times_of_metadata(metadata))
         stride = self.frame_stride if frame_stride is None else frame_stride
         count = self.num_frames if num_frames is None else num_frames
-        if stride < 1 or stride != int(stride):
-            raise ConfigError(f"frame_stride is {stride}; it must be a whole number, at least 1")
+        if not isinstance(stride, int | np.integer) or stride < 1:
+            raise ConfigError(f"frame_stride is {stride!r}; it must be a whole number, at least 1")
         if count is not None and count < 1:
             raise ConfigError(f"num_frames is {count}; it must be at least 1")
         sampling = self.clip_sampling if clip_sampling is None else clip_sampling

@@ -214,7 +214,7 @@ def test_depth_that_does_not_fit_a_picture_is_refused(backend: type, depth: Any,
         ([np.zeros((20, 30, 3), np.uint8)] * 4, r"depth has one channel, .* shape \(20, 30, 3\) .* 20 x 30"),
         (np.zeros((20, 30, 3), np.uint8), r"depth has one channel, .* shape \(20, 30, 3\) .* 20 x 30"),
         (Image.fromarray(np.zeros((20, 30, 3), np.uint8)), r"depth has one channel, .* shape \(20, 30, 3\)"),
-        (np.ones((20, 30)), r"\(T, H, W\)"),
+        (np.ones((20, 30)), "clip 0 has 4 frames but 1 depth maps"),
     ],
 )
 def test_depth_that_does_not_fit_a_clip_is_refused(depth: Any, message: str) -> None:
@@ -270,11 +270,18 @@ def test_depth_alone_of_pictures(backend: type) -> None:
     for given in (stored, list(stored), [Image.fromarray(each) for each in stored], torch.from_numpy(stored)[:, None]):
         _without_rgb(processor(depth=given, return_tensors="pt"), expected)
     _without_rgb(processor(None, stored, return_tensors="pt"), expected)
-    for nothing in (None, [], [None], [stored[0], None]):
+    first = backend(size={"height": 10, "width": 12}, depth_unit="millimetre", input_data_format="channels_first")
+    _without_rgb(first(depth=stored, return_tensors="pt"), expected)
+    for nothing in (None, [], [None]):
         with pytest.raises(DataError, match="neither a picture nor depth is given"):
             processor(depth=nothing, return_tensors="pt")
-    with pytest.raises(DataError, match="one channel"):
-        processor(depth=_rgb(), return_tensors="pt")
+    with pytest.raises(DataError, match="neither a picture nor depth at 1 of the list"):
+        processor(depth=[stored[0], None], return_tensors="pt")
+    for colour in (_rgb(), [_rgb()], _rgb(2)):
+        with pytest.raises(DataError, match="one channel"):
+            processor(depth=colour, return_tensors="pt")
+    low = processor(depth=stored[:, :3], return_tensors="pt")
+    assert low["depth_values"].shape == (2, 1, 10, 12)
 
 
 def test_depth_alone_of_clips() -> None:
@@ -285,9 +292,26 @@ def test_depth_alone_of_clips() -> None:
         _without_rgb(processor(depth=given, **options), expected)
     for given in (stored[0], list(stored[0]), [each[None] for each in stored[0]]):
         _without_rgb(processor(depth=given, **options), {name: expected[name][:1] for name in expected})
-    for nothing in (None, [None, None]):
+    for nothing in (None, [], [None], [None, None], [stored[0], None], [[None] * 6]):
         with pytest.raises(DataError, match="neither a video nor depth"):
             processor(depth=nothing, return_tensors="pt")
+    for colour in (_rgb(), _rgb(2), _rgb(2, 6), [_rgb(2)], np.moveaxis(_rgb(2), -1, 1)):
+        with pytest.raises(DataError, match="one channel"):
+            processor(depth=colour, return_tensors="pt")
+    with pytest.raises(DataError, match="empty list"):
+        processor(_rgb(6), depth=[[]], return_tensors="pt")
+    for few in ([None] * 5, [None, stored[0, 0]], []):
+        with pytest.raises(DataError, match=r"has 6 frames but|pass one for each"):
+            processor(_rgb(6), depth=few, return_tensors="pt")
+
+
+def test_stored_and_metric_maps_of_one_clip() -> None:
+    stored, processor = _stored(4), M33DVideoProcessor(size=12, depth_unit="millimetre")
+    metres = np.where((stored == 0) | (stored == 65535), np.nan, stored / np.float32(1000)).astype(np.float32)
+    expected = processor(_rgb(4), depth=stored, return_tensors="pt")
+    _same(processor(_rgb(4), depth=[stored[0], *metres[1:]], return_tensors="pt"), expected)
+    one = processor(_rgb(), depth=stored[0], return_tensors="pt")  # a picture is a clip of one frame
+    _same(one, processor(_rgb(1), depth=stored[:1], return_tensors="pt"))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

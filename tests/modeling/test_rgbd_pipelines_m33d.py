@@ -121,7 +121,7 @@ def test_depth_in_files(segment: Any, files: Path, name: str) -> None:
 
 def test_pictures_as_they_are_and_in_files(segment: Any, files: Path) -> None:
     right = _by_hand(segment, PICTURE, None)
-    for each in (PICTURE, Image.fromarray(PICTURE), files / "picture.png", str(files / "picture.png")):
+    for each in (PICTURE, [PICTURE], Image.fromarray(PICTURE), files / "picture.png", str(files / "picture.png")):
         assert (_as_map(segment({"image": each})) == right).all()
     assert (_as_map(segment(str(files / "picture.png"))) == right).all()
 
@@ -136,7 +136,7 @@ def test_turned_pictures_are_segmented_upright(segment: Any, tmp_path: Path) -> 
 def test_batches_mix_pictures_with_and_without_depth(segment: Any) -> None:
     inputs = [{"image": PICTURE}, {"image": PICTURE, "depth": METRES}, {"image": PICTURE, "depth": None}]
     alone, both = _by_hand(segment, PICTURE, None), _by_hand(segment, PICTURE, METRES)
-    for given in (inputs, (each for each in inputs)):
+    for given in (inputs, (each for each in inputs), tuple(inputs), iter(inputs)):
         for found, right in zip(segment(given, batch_size=3), (alone, both, alone), strict=True):
             assert (_as_map(found) == right).all()
     with pytest.raises(ConfigError, match="depth alone cannot share a batch"):
@@ -208,6 +208,7 @@ def test_a_processor_is_needed(segment: Any) -> None:
         ({"image": "nowhere"}, DataError, "neither a file nor base64"),
         ({"image": "."}, DataError, "is a folder"),
         ({"image": np.stack([PICTURE, PICTURE])}, DataError, "holds 2 of 'image'"),
+        ({"image": [PICTURE, PICTURE]}, DataError, "holds 2 of 'image'"),
         ({"image": 3}, DataError, "must be a PIL image"),
         ({"depth": PICTURE}, DataError, "one channel"),
     ],
@@ -252,17 +253,25 @@ def test_pictures_at_addresses_are_checked_as_files_are(segment: Any, address: s
     Image.fromarray(STORED).save(tmp_path / "wide.png")
     exif = Image.Exif()
     exif[274] = 3  # upside down
-    Image.fromarray(np.ascontiguousarray(np.rot90(PICTURE, 2))).save(tmp_path / "turned.png", exif=exif)
+    upside_down = np.ascontiguousarray(np.rot90(PICTURE, 2))
+    for name in ("turned.png", "turned.tif"):
+        Image.fromarray(upside_down).save(tmp_path / name, exif=exif)
+    Image.fromarray(np.ascontiguousarray(np.rot90(STORED, 2))).save(tmp_path / "depth.tif", exif=exif)
     right = _by_hand(segment, PICTURE, METRES)
     assert (_as_map(segment({"image": f"{address}/picture.png", "depth": METRES})) == right).all()
     assert (_as_map(segment(f"{address}/turned.png")) == _by_hand(segment, PICTURE, None)).all()
+    both = {"image": tmp_path / "turned.tif", "depth": tmp_path / "depth.tif"}
+    assert (_as_map(segment(both, depth_unit="millimetre")) == right).all()
     for where in (address, str(tmp_path)):
-        with pytest.raises(DataError, match="unknown whether it is already upright"):
-            segment({"image": f"{where}/turned.png", "depth": METRES})
+        for name in ("turned.png", "turned.tif"):
+            with pytest.raises(DataError, match="unknown whether it is already upright"):
+                segment({"image": f"{where}/{name}", "depth": METRES})
         with pytest.raises(DataError, match=r"depth map"):
             segment({"image": f"{where}/wide.png"})
     with pytest.raises(CorruptFileError, match="404"):
         segment(f"{address}/nothing.png")
+    with pytest.raises(CorruptFileError, match="is no address"):
+        segment("http://[::1/a.png")
 
 
 def test_clips_of_three_input_sets(classify: Any, files: Path) -> None:
