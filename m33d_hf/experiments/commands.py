@@ -77,8 +77,9 @@ class _Commands:
     # -- data ----------------------------------------------------------------------------------------------------
 
     def _render(self) -> Job:
-        seeds = {int(entry.get("set", {}).get("data.options.seed", 0)) for entry in self.plan.entries.values()}
-        parameters = {**self._rooms(), "seeds": sorted(seeds | {0})}
+        own = self.plan.rooms_seed
+        seeds = {int(entry.get("set", {}).get("data.options.seed", own)) for entry in self.plan.entries.values()}
+        parameters = {**self._rooms(), "seeds": [own, *sorted(seeds - {own})]}
         return Job("render", f"{RENDERING}:render", parameters, (), self.plan.costs["render"], "rendering rooms")
 
     def _floors(self) -> Job:
@@ -89,12 +90,15 @@ class _Commands:
         """What is rendered; the cache of a GPU is another than that of a CPU."""
         size = self.plan.model("images").get("model.image_size")
         options = {**({} if size is None else {"image_size": size}), **self.compute.source_options()}
+        options |= {"seed": self.plan.rooms_seed} if self.plan.rooms_seed else {}
         return {**self.plan.sizes(), "cache_dir": self.plan.cache_dir, "options": options}
 
-    def _data(self, data: str, eval_split: str) -> list[str]:
-        """Command-line words for frames, clips or videos."""
+    def _data(self, data: str, eval_split: str, own_rooms: bool = True) -> list[str]:
+        """Command-line words for frames, clips or videos, of the plan's own rooms unless an entry says which."""
         counts, option, cache = self.plan.budget[data], f"num_{data}", self.plan.cache_dir
+        seed = self.plan.rooms_seed if own_rooms else 0
         return [
+            *(("--data.options.seed", str(seed)) if seed else ()),
             *(f"--data.options.{option}", str(counts["train"]), *self.compute.loader_words),
             *("--data.eval_split", eval_split, f"--data.eval_options.{option}", str(counts[eval_split])),
             *(*self.compute.source_words, *(["--data.cache_dir", cache] if cache else [])),
@@ -112,7 +116,8 @@ class _Commands:
         entry, steps = self.plan.content["pretraining"][name], self.plan.steps(name)
         job_id = self.plan.pretraining_id(name, seed)
         split = self.plan.content.get("pretraining_split", "validation")
-        data = self._data("frames" if entry["part"] == "images" else "clips", split)
+        own_rooms = "data.options.seed" not in entry.get("set", {})
+        data = self._data("frames" if entry["part"] == "images" else "clips", split, own_rooms)
         argv = [*self.plan.recipe_words(name, seed), *training_length(steps), *self.compute.words, *data]
         argv += ["--logging.every_steps", str(max(1, steps // 40))]
         needs, start = self._start(entry.get("after"), seed)

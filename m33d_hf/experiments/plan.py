@@ -75,6 +75,11 @@ class Plan:
         return {**found, **self.sizes(), "cache_dir": self.cache_dir}
 
     @property
+    def rooms_seed(self) -> int:
+        """Of the rooms that all is trained and judged on; plans without a `rooms_seed` share theirs."""
+        return int(self.content.get("rooms_seed", 0))
+
+    @property
     def budget(self) -> Mapping[str, Any]:
         """Sizes of the data and steps.
 

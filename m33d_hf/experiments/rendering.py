@@ -34,7 +34,8 @@ def render(
         seeds: of the frames; the first is that of all measurements, others are disjoint sets to pre-train on.
         cache_dir: where; None = the user's cache.
         frames, clips, videos: split -> number; None = not used.
-        options: size of the frames and where all is rendered, as keyword arguments of the sources.
+        options: size of the frames, where all is rendered, and the seed of clips and videos, as keyword arguments of
+            the sources.
 
     Returns:
         Digests, names of the classes of frames, and the ceiling of any clip-wise classifier of phases.
@@ -64,16 +65,16 @@ def _rooms(split: str, count: int, cache_dir: str | None, options: Mapping[str, 
 
 
 def _clips(split: str, count: int, cache_dir: str | None, options: Mapping[str, Any] | None) -> Any:
-    return build_source("rooms", split=split, unit="clips", num_clips=count, cache_dir=cache_dir, **_device(options))
+    return build_source("rooms", split=split, unit="clips", num_clips=count, cache_dir=cache_dir, **_but_size(options))
 
 
 def _videos(split: str, count: int, cache_dir: str | None, options: Mapping[str, Any] | None) -> Any:
-    return build_source("procedures", split=split, num_videos=count, cache_dir=cache_dir, **_device(options))
+    return build_source("procedures", split=split, num_videos=count, cache_dir=cache_dir, **_but_size(options))
 
 
-def _device(options: Mapping[str, Any] | None) -> dict[str, Any]:
+def _but_size(options: Mapping[str, Any] | None) -> dict[str, Any]:
     """Clips and videos have one size."""
-    return {key: value for key, value in (options or {}).items() if key == "device"}
+    return {key: value for key, value in (options or {}).items() if key != "image_size"}
 
 
 def floors(

@@ -111,6 +111,21 @@ def test_the_stand_in_for_imagenet_is_another_set_of_rooms(jobs: dict[str, Job])
     assert jobs["render"].parameters["seeds"] == [0, 77]
 
 
+def test_a_plan_can_have_rooms_of_its_own(full: Plan, jobs: dict[str, Job], uncounted: None) -> None:
+    """Training, judging and floors, in frames, clips and videos; the stand-in for ImageNet keeps its own."""
+    elsewhere = Plan({**full.content, "rooms_seed": 5}, full.budget_name, full.folder)
+    found = {job.id: job for job in jobs_of(elsewhere)}
+    assert set(found) == set(jobs)
+    assert found["render"].parameters["seeds"] == [5, 77] and jobs["render"].parameters["seeds"] == [0, 77]
+    assert found["floors"].parameters["options"]["seed"] == found["render"].parameters["options"]["seed"] == 5
+    assert "seed" not in jobs["floors"].parameters["options"]
+    for name, job in found.items():
+        for words in (key for key in job.parameters if key.endswith("argv")):
+            seed = "77" if name.startswith("pretrain-elsewhere-s") else "5"
+            assert _option(job, "--data.options.seed", words) == seed, (name, words)
+            assert _option(job, "--data.eval_options.seed", words) is None  # both come from one place
+
+
 @pytest.mark.parametrize("name", ["reproduction", "longer"])
 def test_every_question_and_table_names_what_is_measured(full: Plan, name: str) -> None:
     plan = load_plan(name, "full", full.folder)
