@@ -264,43 +264,75 @@ def test_the_overview_puts_rows_of_one_label_into_one_row() -> None:
     assert lines["trivial floor"] == ["45.0", "9.0"]
 
 
-def test_what_the_readme_says_in_short_is_in_the_answers() -> None:
-    said = (ROOT / "README.md").read_text(encoding="utf-8").partition("In short: at equal steps")[2]
-    steps, _, rest = " ".join(said.split()).partition("; at equal FLOPs")
-    answers = (ROOT / "results" / "core" / "answers.md").read_text(encoding="utf-8")
-    rows = re.findall(r"\| M33D\+ at equal steps \| .*\*\*better by (\S+) to (\S+)\*\* \|", answers)
-    assert re.findall(r"(\S+) to (\S+) (?:mIoU|δ1)", steps) == rows and len(rows) == 2
-    nothing = re.search(r"over MAE at equal FLOPs \| mIoU .* no difference larger than (\S+) \|", answers)
-    assert nothing and f"nothing larger than {nothing[1]} mIoU" in rest
-    rows = []
-    for plan in ("confirm", "confirm_single"):
-        confirmed = (ROOT / "results" / plan / "answers.md").read_text(encoding="utf-8")
-        rows += re.findall(r"\| over MAE at equal FLOPs \| .*\*\*better by (\S+) to (\S+)\*\* \|", confirmed)
-    rows += re.findall(r"\| over the later stage 2 \| δ1 .*\*\*better by (\S+) to (\S+)\*\* \|", confirmed)
-    normed = (ROOT / "results" / "confirm_normed" / "answers.md").read_text(encoding="utf-8")
-    rows += re.findall(r"\| over the later stage 2 \| .*\*\*better by (\S+) to (\S+)\*\* \|", normed)
-    own = (ROOT / "results" / "own_method" / "answers.md").read_text(encoding="utf-8")
-    row = r"\| equal FLOPs \| (?:mIoU %, 200|δ1 %, 200) labels \| .*\*\*better by (\S+) to (\S+)\*\* \|"
-    rows += re.findall(row, own)
-    assert re.findall(r"(\S+) to (\S+) (?:mIoU|δ1)", rest) == rows and len(rows) == 9
-    assert len(re.findall(r"\| equal FLOPs \| mIoU %, .*RGB.* \*\*better by", own)) == 2, "also where depth is given"
-    assert re.search(r"\| over the later stage 2 \| mIoU .* no difference larger", confirmed)
+# (plan, comparison) of the rows of README's table of what wins, in their order.
+WINS = (
+    ("confirm_single", "over MAE at equal FLOPs"),
+    ("own_method", "equal FLOPs"),
+    ("confirm_single", "over the later stage 2"),
+    ("confirm_normed", "over the later stage 2"),
+    ("confirm_rivals", "over the later stage 2 after a short stage 1"),
+    ("confirm_rivals", "over MAE at equal FLOPs"),
+    ("confirm_rivals", "normalised per patch against as it is"),
+)
+
+
+def _verdict(plan: str, comparison: str, column: str) -> tuple[str, str]:
+    """("a to b", "not shown" or "worse"; n) of a comparison in a plan's committed answers, the first of that name."""
+    answers = (ROOT / "results" / plan / "answers.md").read_text(encoding="utf-8")
+    row = re.search(rf"^\| {re.escape(comparison)} \| {column}.*\| (\d+) \| (.*) \|$", answers, flags=re.MULTILINE)
+    assert row, (plan, comparison, column)
+    better = re.fullmatch(r"\*\*better by (\S+ to \S+)\*\*", row[2])
+    return better[1] if better else "not shown" if "no difference larger" in row[2] else "worse", row[1]
+
+
+def test_what_the_readme_says_wins_is_in_the_answers() -> None:
+    said = (ROOT / "README.md").read_text(encoding="utf-8").partition("**What wins")[2].partition("\n## ")[0]
+    table = re.findall(r"^\| (?!---).* \| (.*) \| (.*) \| `(\w+)`, (\d+) \|$", said, flags=re.MULTILINE)
+    assert [row[2] for row in table] == [plan for plan, _ in WINS]
+    for (semseg, depth, plan, seeds), (_, comparison) in zip(table, WINS, strict=True):
+        assert (semseg, seeds) == _verdict(plan, comparison, "mIoU %, 200 labels"), comparison
+        assert (depth, seeds) == _verdict(plan, comparison, "δ1 %, 200 labels"), comparison
+    said = " ".join(said.split())
+    over = "over VideoMAE with the masks that served it best"
+    probes = {
+        how: _verdict("clips_confirm", over, f"actions top-1 %, {how}")[0]
+        for how in ("fine-tuned", "k-NN", "linear probe")
+    }
+    frozen = f"by k-NN by {probes['k-NN']}, by a linear probe by {probes['linear probe']}"
+    assert f"fine-tuned by {probes['fine-tuned']} points, {frozen}" in said
+    for labels in (50, 200):
+        assert (
+            f"{_verdict('labels', 'over MAE at equal FLOPs', f'mIoU %, {labels} labels')[0]} points with {labels}"
+            in said
+        )
+    assert _verdict("labels", "over MAE at equal FLOPs", "mIoU %, 800 labels")[0] == "not shown"
+    assert "not shown with 800" in said
+    given = [
+        _verdict("own_method", "equal FLOPs", f"mIoU %, {how}")[0] for how in ("RGB and depth", "the same from RGB")
+    ]
+    assert f"by {given[0]} mIoU with depth and {given[1]} without" in said
+
+
+def test_what_the_limits_say_of_the_later_stage_2_is_in_the_answers() -> None:
+    limits = " ".join((ROOT / "docs" / "limits.md").read_text(encoding="utf-8").split())
     other = (ROOT / "results" / "confirm" / "answers.md").read_text(encoding="utf-8")
     (largest,) = re.findall(r"\| over the later stage 2 \| δ1 .* no difference larger than (\S+) \|", other)
-    limits = " ".join((ROOT / "docs" / "limits.md").read_text(encoding="utf-8").split())
-    assert "in one of two plans; `confirm`: not shown" in rest
     assert f"in one of two plans (`confirm_single`; `confirm`: not shown, none larger than {largest})" in limits
-    clips = (ROOT / "results" / "clips_confirm" / "answers.md").read_text(encoding="utf-8")
-    (fine_tuned,) = re.findall(r"\| [^|]* \| actions top-1 %, fine-tuned \| .*better by (\S+) to (\S+)\*\* \|", clips)
-    assert re.findall(r"ten motions by (\S+) to (\S+) points", rest) == [fine_tuned]
-    few = (ROOT / "results" / "labels" / "answers.md").read_text(encoding="utf-8").partition("Is M33D+ better")[0]
-    row = r"\| over MAE at equal FLOPs \| mIoU %, (\d+) labels \| .*\*\*better by (\S+) to (\S+)\*\* \|"
-    gains = [(low, high, labels) for labels, low, high in re.findall(row, few)]
-    assert re.findall(r"(\S+) to (\S+) points with (\d+)", rest) == gains and len(gains) == 2
-    assert re.search(r"over MAE at equal FLOPs \| mIoU %, 800 labels \| .* no difference larger", few)
-    assert "not shown with 800" in rest
-    assert re.search(r"M33D \(literal\) \| mIoU .* no difference larger", answers)
-    assert len(re.findall(r"M33D \(literal\) at equal steps .*worse by", answers)) == 2
+
+
+def test_what_the_readme_says_does_not_win_is_in_the_answers() -> None:
+    said = " ".join((ROOT / "README.md").read_text(encoding="utf-8").partition("**What does not**")[2].split())
+    steps, _, rest = said.partition("but at equal FLOPs")
+    for column, word in (("mIoU %, 200 labels", "mIoU"), ("δ1 %, 200 labels", "δ1")):
+        assert f"{_verdict('core', 'M33D+ at equal steps', column)[0]} {word}" in steps
+    answers = (ROOT / "results" / "core" / "answers.md").read_text(encoding="utf-8")
+    largest = re.findall(r"(?:over MAE|M33D\+) at equal FLOPs \| .* no difference larger than (\S+) \|", answers)
+    assert rest.startswith(f" nothing larger than {largest[0]} mIoU or {largest[1]} δ1 was found")
+    assert _verdict("core", r"M33D (literal)", "mIoU %, 200 labels")[0] == "not shown"
+    literal = [
+        _verdict("core", "M33D (literal) at equal steps", f"{column} %, 200 labels")[0] for column in ("mIoU", "δ1")
+    ]
+    assert literal == ["worse", "worse"] and "is not better than scratch, and worse than MAE" in rest
 
 
 # A demo's report has another form, which test_demo_report.py reads.
