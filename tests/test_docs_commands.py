@@ -189,8 +189,7 @@ def test_the_readme_is_short_and_opens_with_its_uses() -> None:
         text.index(heading) for heading in ("## Install", "## Load", "## Your own frames", "## Fine-tune", "## Results")
     ]
     assert places == sorted(places)
-    tables = int((ROOT / "results" / "core" / "results.json").is_file())
-    assert re.findall(r"^\| ---", text, flags=re.M) == ["| ---"] * tables, "one table of results, once there are some"
+    assert len(re.findall(r"^\| ---", text, flags=re.M)) == 2, "of the main methods, and of what wins"
 
 
 def test_the_direction_of_the_best_checkpoint_is_said() -> None:
