@@ -21,7 +21,8 @@ from m33d_hf.training.recipe.parsing import parse_arguments
 FOLDER = Path(__file__).parent
 PLANS = (
     *("core", "parts", "masks", "initialisation", "labels", "clips", "temporal", "rgbd", "gpu"),
-    *("own_method", "own_clips", "mae_masks", "search_hidden", "search_normals", "confirm_normed", "confirm_rivals"),
+    *("own_method", "own_clips", "mae_masks", "search_hidden", "search_normals"),
+    *("confirm_normed", "confirm_rivals", "confirm_rooms"),
     *("search", "confirm", "confirm_single", "clips_search", "clips_confirm", "clips_labels", "demo", "demo-video"),
     *("reproduction", "longer", "exploration"),
 )

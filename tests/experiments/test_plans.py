@@ -32,6 +32,7 @@ PLANS = (
         "search_normals",
         "confirm_normed",
         "confirm_rivals",
+        "confirm_rooms",
         "own_method",
         "own_clips",
     ),

@@ -40,6 +40,7 @@ SUPERSEDED: dict[str, tuple[str, str] | None] = {
     "search_normals": None,
     "confirm_normed": None,
     "confirm_rivals": None,
+    "confirm_rooms": None,
     "clips_search": None,
     "clips_confirm": None,
     "gpu": ("half a run with one seed", _HERE),
