@@ -93,15 +93,15 @@ def black_pictures(maps: Any) -> list[Image.Image]:
     return [Image.new("RGB", _as_map(each)[0].shape[::-1]) for each in listed]
 
 
-def black_clips(maps: Any) -> list[np.ndarray]:
-    """A black (T, H, W, 3) clip for the depth of each, as `black_pictures`.
+def black_clips(maps: Any, spec: Mapping[str, Any] | None) -> list[np.ndarray]:
+    """A black (T, H, W, 3) clip for the depth of each, as `black_pictures`; `spec` as in `maps_of_clips`.
 
     Raises:
         DataError: as there; maps of several sizes in a clip, or none in one.
     """
     _refuse_colour_alone(maps)
     listed = _given_alone(_clips(maps, 1), "video")
-    return [np.zeros((*_as_clip(each, None, None).shape, 3), np.uint8) for each in listed]
+    return [np.zeros((*_as_clip(each, None, spec).shape, 3), np.uint8) for each in listed]
 
 
 def _given_alone(listed: list[Any], word: str) -> list[Any]:

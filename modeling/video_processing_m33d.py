@@ -222,9 +222,8 @@ class M33DVideoProcessor(TravelsWithItsCode, ClipPostProcessing, VideoProcessorM
 
         Returns:
             pixel_values (B, T, 3, H, W) float32, stacked with `return_tensors`, else a list of clips, unless there are
-            no videos; with depth also
-            depth_values (B, T, 1, H, W), standardised, 0 where invalid, and depth_mask bool; with `return_metadata`
-            also video_metadata.
+            no videos; with depth also depth_values (B, T, 1, H, W), standardised, 0 where invalid, and depth_mask bool;
+            with `return_metadata` also video_metadata.
 
         Raises:
             ConfigError: unknown options, or impossible geometry or sampling.
@@ -237,7 +236,7 @@ class M33DVideoProcessor(TravelsWithItsCode, ClipPostProcessing, VideoProcessorM
         clips, metadata, shapes = [], [], []
         if videos is None and depth is None:
             raise DataError("neither a video nor depth is given: pass one of them, or both")
-        given = as_videos(videos) if videos is not None else black_clips(depth)
+        given = as_videos(videos) if videos is not None else black_clips(depth, options["depth_spec"])
         for video, told in zip(given, metadata_of_clips(options.get("video_metadata"), given)):
             frames, facts = self._frames(video, told, kwargs, options)
             shapes.append((int(facts.total_num_frames), int(frames.shape[-2]), int(frames.shape[-1])))

@@ -338,3 +338,4 @@ def test_frames_without_depth_are_holes(spec: DepthSpec) -> None:
         _same(processor(clips, depth=given, return_tensors="pt"), expected)
     alone = processor(clips[0], depth=some, return_tensors="pt")
     _same(alone, {name: values[:1] for name, values in _keys(expected).items()})
+    _without_rgb(processor(depth=some, return_tensors="pt"), alone)
