@@ -21,7 +21,6 @@ from typing import Any
 from m33d_hf.modeling.auto_m33d import AUTO_MAP
 
 _AUTO = "transformers.models.auto"
-_PIPELINES = "transformers.pipelines"
 _OURS = "m33d_hf.modeling"
 _CONFIGURATION = f"{_OURS}.configuration_m33d"
 # Our modules build on these; while one of them is half imported, importing ours would fail.
@@ -73,9 +72,9 @@ def _register(name: str, auto_module: ModuleType, ours: ModuleType) -> None:
 
 # auto module, our module, Auto class; done entries leave the list.
 _PENDING: list[tuple[str, str, str]] = [
-    (module, _ours(name), name) for module, names in _AUTO_MODULES.items() for name in names
+    *((module, _ours(name), name) for module, names in _AUTO_MODULES.items() for name in names),
+    ("transformers.pipelines", f"{_OURS}.rgbd_pipelines_m33d", "PIPELINE_REGISTRY"),
 ]
-_PENDING.append((_PIPELINES, f"{_OURS}.rgbd_pipelines_m33d", "PIPELINE_REGISTRY"))
 _WATCHED = {name for auto, ours, _ in _PENDING for name in (auto, ours)} | set(_BASES)
 
 
