@@ -40,7 +40,7 @@ def test_which_form_is_meant() -> None:
         (np.zeros((2, 0, 30, 3), np.uint8), "no pixels: 0 x 30"),
         (np.zeros((0, 20, 30, 3), np.uint8), "at least one frame"),
         ([], "expected videos"),
-        (None, "expected videos"),
+        (None, "neither a video nor depth is given: pass one of them, or both"),
         ([_clip()[0], _clip()[0, :9]], "differ in size"),
         (_clip()[..., :2], r"shape \(4, 20, 30, 2\)"),
     ],
