@@ -1,5 +1,6 @@
 # Copyright 2026 the m33d-hf authors. Licensed under the Apache License, Version 2.0.
-"""What the losses do not say: is matching solved by position, can the matching head learn, is depth copied."""
+"""What the losses do not say: is matching solved by position, can the matching head learn, is depth copied, how much of
+the features is position."""
 
 from __future__ import annotations
 
@@ -14,8 +15,45 @@ from .terms_m33d import PreTrainingPass, Tensors, final_features, matching_logit
 
 @torch.no_grad()
 def diagnostics(seen: PreTrainingPass) -> Tensors:
-    """Scalars by name: accuracy of retrieval and of matching, losses with a modality hidden and visible."""
-    return _pair_diagnostics(seen) | _hidden_latents(seen) | _hidden_budget(seen)
+    """Scalars by name: accuracy of retrieval and of matching, losses with a modality hidden and visible, and the share
+    of position in the variance of the features."""
+    return _pair_diagnostics(seen) | _hidden_latents(seen) | _hidden_budget(seen) | _position_shares(seen)
+
+
+def position_share(tokens_BVD: torch.Tensor, keep_BV: torch.Tensor, positions: int) -> torch.Tensor:
+    """Share of the variance of tokens that their position alone explains: 0 where positions do not matter, 1 where all
+    tokens of a position are the same.
+
+    By one-way analysis of variance over positions, all dimensions together, as epsilon squared (Kelley 1935): chance
+    is taken off, so that few samples per position do not pass for a share, and a value may lie a little below 0.
+
+    Args:
+        tokens_BVD: features of the visible tokens.
+        keep_BV: their positions, in [0, positions).
+
+    Returns:
+        A scalar; NaN where no position is there twice.
+    """
+    values, position = tokens_BVD.flatten(0, 1).float(), keep_BV.flatten()
+    counts = values.new_zeros(positions).index_add(0, position, torch.ones_like(values[:, 0]))
+    sums = values.new_zeros(positions, values.shape[1]).index_add(0, position, values)
+    centre = values.mean(dim=0)
+    between = (counts[:, None] * (sums / counts.clamp_min(1)[:, None] - centre).square()).sum()
+    total = (values - centre).square().sum()
+    groups = (counts > 0).sum()
+    noise = (total - between) / (len(values) - groups)  # 0 / 0 without repeated positions
+    return (between - (groups - 1) * noise) / total
+
+
+def _position_shares(seen: PreTrainingPass) -> Tensors:
+    if seen.batch.batch_size < 2:
+        return {}
+    features = final_features(seen.model.m33d, seen.states or seen.pair_states)
+    return {
+        f"position_share_{name}": position_share(tokens, seen.batch.keep[name], seen.batch.num_tokens)
+        for name, tokens in features.items()
+        if name in seen.batch.keep
+    }
 
 
 def _pair_diagnostics(seen: PreTrainingPass) -> Tensors:

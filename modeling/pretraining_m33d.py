@@ -168,10 +168,18 @@ class M33DForPreTraining(M33DPreTrainedModel):
         dropped = any(spec.drop_probability > 0 for spec in self.config.denoised_specs)
         if self.training and dropped and batch.get("hide") is None:
             raise ConfigError("loss_counts requires 'hide' in the batch; use the collator to draw the hidden samples.")
+        prepared = self.prepared(**batch)
+        return {term.name: term.count(prepared) for term in self.terms}
+
+    def prepared(self, **batch: Any) -> PreTrainingBatch:
+        """A batch as the losses see it: pixels, targets, holes and masks of all modalities, before any forward pass.
+
+        Raises:
+            ConfigError, DataError: as `forward`.
+        """
         known = {"pixel_values", "depth_values", "depth_mask", *_NO_PIXELS}
         given = {key: value for key, value in batch.items() if key in known}
-        prepared = self._prepare(given, {key: value for key, value in batch.items() if key not in known})
-        return {term.name: term.count(prepared) for term in self.terms}
+        return self._prepare(given, {key: value for key, value in batch.items() if key not in known})
 
     @torch.no_grad()
     def embed_globally(self, keep: Tensors | None = None, use_positions: bool = True, **batch: Any) -> Tensors:

@@ -18,6 +18,7 @@ Phases of long videos have two stages, clips and then whole videos, both trained
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -75,7 +76,9 @@ def read(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
     add("--output_dir", type=Path, default=Path("outputs/few-labels"), help="default: outputs/few-labels")
     add("--fresh", action="store_true", help="repeat finished rows")
     add("--report_only", action="store_true", help="only write the reports again, from results.json")
-    options, words = parser.parse_known_args(argv)
+    given = sys.argv[1:] if argv is None else list(argv)
+    options, words = parser.parse_known_args(given)
+    options.command = shlex.join(["python", "scripts/few_labels.py", *given])
     return options, [part for word in words for part in _split(word)]
 
 
@@ -129,6 +132,7 @@ def study_of(options: argparse.Namespace, words: Sequence[str]) -> Study:
         ),
         seeds=tuple(options.seeds),
         draws=options.draws,
+        command=options.command,
     )
 
 

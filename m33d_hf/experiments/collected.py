@@ -24,7 +24,7 @@ def pretraining_entry(plan: Plan, rows: Rows, name: str, seed: int) -> dict[str,
         known = stage["diagnostics"].items()
         diagnostics |= {k: v for k, v in known if not k.startswith("retrieval_") or stage["stage"] != 2}
     entry |= {key: sum(stage[key] for stage in stages) for key in ("steps", "seconds", "cpu_seconds", "flops")}
-    floors = plan.loss_floors(plan.chain(name)[-1])
+    floors = stages[-1].get("loss_floors") or plan.loss_floors(plan.chain(name)[-1])  # finished by earlier versions
     return {**entry, "parameters": stages[-1]["encoder_parameters"], "diagnostics": diagnostics, "loss_floors": floors}
 
 

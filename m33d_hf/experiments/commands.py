@@ -198,6 +198,7 @@ class _Commands:
         argv = [*words, *training_length(steps), "--evaluation.at_end", "false", *self._data("clips", split)]
         folder = self._folders.of(job_id, (argv, CLIP_TASK))
         parameters = {"argv": argv, "test_argv": without(argv, "--init_from"), "output_dir": folder, "steps": steps}
+        parameters |= kept(how, "inputs")
         return parameters, self._seconds("actions", argv, CLIP_TASK, steps)
 
     def _probe(self, job_id: str, how: Mapping[str, Any], words: list[str], seed: int, split: str) -> Measured:
@@ -214,6 +215,7 @@ class _Commands:
         second += self._data("videos", split)
         folder = self._folders.of(job_id, (first, CLIP_TASK), (second, "action_detection"))
         parameters = {"clip_argv": first, "temporal_argv": second, "output_dir": folder, "steps": steps}
+        parameters |= kept(how, "inputs")
         return parameters, self._seconds("phases", first, CLIP_TASK, steps) + self.plan.costs["phases"]
 
     def _seconds(self, what: str, argv: Sequence[str], task: str, steps: int) -> float:

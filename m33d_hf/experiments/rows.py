@@ -19,7 +19,7 @@ from m33d_hf.data.loader.allocator import keep_freed_memory
 from m33d_hf.data.loader.loading import SampleDataset
 from m33d_hf.errors import M33DError
 from m33d_hf.evaluation.flops import flops_per_sample
-from m33d_hf.evaluation.loss_floors import loss_floors
+from m33d_hf.evaluation.loss_floors import constant_floors, loss_floors
 from m33d_hf.experiments.collected import kept
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.modeling.pretraining_m33d import M33DForPreTraining
@@ -46,6 +46,7 @@ ENCODER = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermedi
 DENSE: dict[str, type[DenseTask]] = {task.name: task for task in (DepthEstimationTask, SemanticSegmentationTask)}
 OTHERS: tuple[type[Task], ...] = (PretrainingTask, VideoClassificationTask, ActionDetectionTask)
 TASKS: dict[str, type[Task]] = {**DENSE, **{task.name: task for task in OTHERS}}
+FLOOR_SAMPLES = 400  # of the evaluation data, at most, from which the floors of losses are told
 # The one metric of a dense task that its tables show.
 METRICS = {"depth_estimation": "delta1", "semantic_segmentation": "miou"}
 
@@ -73,6 +74,7 @@ def pretrain(
     result, seconds = _timed_training(args)
     model = M33DForPreTraining.from_pretrained(output_dir)
     batch = args.train.batch_size * args.train.accumulation
+    floors = constant_floors(model, _first_batch(model, PretrainingTask(), args, FLOOR_SAMPLES))
     if picture:
         _save_reconstructions(model, PretrainingTask(), args, pictures, Path(folder) / picture)
     return {
@@ -80,6 +82,7 @@ def pretrain(
         "stage": args.stage,
         "curve": _loss_curves(result.history),
         "diagnostics": _plain(result.metrics),
+        "loss_floors": {**floors, **loss_floors(model.config)},
         "encoder_parameters": _rgb_parameters(model),
         "image_size": list(model.config.image_height_width),
         "picture": picture,
@@ -106,10 +109,7 @@ def dense(
     args, name = parse_arguments([*argv, "--output_dir", output_dir], task), METRICS[task]
     result, seconds = _timed_training(args)
     model = DENSE[task].model_class.from_pretrained(output_dir).eval()
-    if inputs is None:
-        metrics, test_args = _tested(test_argv, output_dir, task)
-    else:
-        metrics, test_args = _tested_by_inputs(test_argv, output_dir, task, inputs, model.config)
+    metrics, test_args = _tested(test_argv, output_dir, task, inputs)
     if picture:
         _save_predictions(model, TASKS[task](), test_args, pictures, Path(folder) / picture)
     validation = [row for row in result.history if row["kind"] == "eval"]
@@ -168,10 +168,16 @@ def _by_command(task: str, argv: Sequence[str], output_dir: str) -> tuple[TrainR
     return _timed_training(with_prior_weight(settled).args)
 
 
-def actions(argv: Sequence[str], test_argv: Sequence[str], output_dir: str, steps: int) -> Row:
-    """One fine-tuning on motion classes, its last weights evaluated on the test clips."""
+def actions(
+    argv: Sequence[str],
+    test_argv: Sequence[str],
+    output_dir: str,
+    steps: int,
+    inputs: Sequence[Sequence[str]] | None = None,
+) -> Row:
+    """One fine-tuning on motion classes, its last weights evaluated on the test clips; `inputs` as of `dense`."""
     _, seconds = _timed_training(parse_arguments([*argv, "--output_dir", output_dir], "video_classification"))
-    metrics, test_args = _tested(test_argv, output_dir, "video_classification")
+    metrics, test_args = _tested(test_argv, output_dir, "video_classification", inputs)
     return {
         "steps": steps,
         "seconds": seconds,
@@ -181,14 +187,26 @@ def actions(argv: Sequence[str], test_argv: Sequence[str], output_dir: str, step
     }
 
 
-def phases(clip_argv: Sequence[str], temporal_argv: Sequence[str], output_dir: str, steps: int) -> Row:
-    """Both stages of phase detection; the second evaluates on the test videos, clip by clip and over the video."""
+def phases(
+    clip_argv: Sequence[str],
+    temporal_argv: Sequence[str],
+    output_dir: str,
+    steps: int,
+    inputs: Sequence[Sequence[str]] | None = None,
+) -> Row:
+    """Both stages of phase detection; the second evaluates on the test videos, clip by clip and over the video.
+
+    `inputs` is that of `dense`.
+    """
     clip_dir, temporal_dir = str(Path(output_dir) / "clips"), str(Path(output_dir) / "temporal")
     _, first = _timed_training(parse_arguments([*clip_argv, "--output_dir", clip_dir], "video_classification"))
     words = [*temporal_argv, "--init_from", clip_dir, "--output_dir", temporal_dir]
     args = parse_arguments(words, "action_detection")
     result, second = _timed_training(args)
     metrics = _plain(result.metrics)
+    if inputs is not None:
+        metrics, _ = _tested(temporal_argv, temporal_dir, "action_detection", inputs)
+        shutil.rmtree(Path(temporal_dir) / "test" / "features", ignore_errors=True)
     shutil.rmtree(Path(temporal_dir) / "features", ignore_errors=True)  # many rows: keep the disk small
     return {
         "steps": steps,
@@ -224,24 +242,27 @@ def _timed_training(args: RunArguments) -> tuple[TrainResult, float]:
     return result, time.perf_counter() - started
 
 
-def _tested(argv: Sequence[str], output_dir: str, task: str) -> tuple[dict[str, float], RunArguments]:
-    """Metrics of the run in `output_dir` on the split of the command, which a user would give."""
-    words = ["--init_from", output_dir, "--eval_only", "true", "--output_dir", str(Path(output_dir) / "test")]
-    args = parse_arguments([*argv, *words], task)
-    return _plain(evaluate_run(args, TASKS[task]())), args
-
-
-def _tested_by_inputs(
-    argv: Sequence[str], output_dir: str, task: str, inputs: Sequence[Sequence[str]], config: M33DConfig
+def _tested(
+    argv: Sequence[str], output_dir: str, task: str, inputs: Sequence[Sequence[str]] | None = None
 ) -> tuple[dict[str, float], RunArguments]:
-    """As `_tested`, also with every input set that the model can be given; metrics of a set begin with its names."""
-    seen = set(config.task_input_names)
-    sets = [list(names) for names in inputs if set(names) <= seen and can_be_fused(names, config)]
+    """Metrics of the run in `output_dir` on the split of the command, which a user would give.
+
+    With `inputs` also those of every such input set that the model can be given, which begin with its names.
+    """
+    words = ["--init_from", output_dir, "--eval_only", "true", "--output_dir", str(Path(output_dir) / "test")]
+    seen, sets = set(), []
+    if inputs is not None:
+        config = M33DConfig.from_pretrained(output_dir)
+        seen = set(config.task_input_names)
+        sets = [list(names) for names in inputs if set(names) <= seen and can_be_fused(names, config)]
+    if len(seen) > 1:
+        words += ["--evaluation.inputs", json.dumps(sets)]
+    args = parse_arguments([*argv, *words], task)
+    metrics = _plain(evaluate_run(args, TASKS[task]()))
     if len(seen) == 1:
-        metrics, args = _tested(argv, output_dir, task)
         return metrics | _named(sets[0], metrics), args
-    metrics, args = _tested([*argv, "--evaluation.inputs", json.dumps(sets)], output_dir, task)
-    for row in read_sealed_json(Path(args.output_dir) / "eval_results.json")["by_inputs"]:
+    found = read_sealed_json(Path(args.output_dir) / "eval_results.json")["by_inputs"] if sets else []
+    for row in found:
         metrics |= _named(row["inputs"], row["metrics"])
     return metrics, args
 

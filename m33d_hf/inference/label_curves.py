@@ -20,7 +20,7 @@ from m33d_hf.training.run.metric_names import eval_name
 from m33d_hf.training.run.reporting import CONFIG, METRICS, read_rows
 from m33d_hf.training.tasks.base import build_task
 from m33d_hf.visualization.canvas import save_figure
-from m33d_hf.visualization.seeds import lines_figure
+from m33d_hf.visualization.seeds import Seeds, lines_figure
 
 TASKS = ("semantic_segmentation", "depth_estimation", "video_classification", "action_detection")
 SAME = ("task", "data.source", "data.root", "data.eval_root", "data.eval_split", "evaluation.depth_protocol")
@@ -140,12 +140,14 @@ def _last_value(folder: Path, metric: str) -> float:
     return float(value)
 
 
-def _lines(points: Sequence[LabelPoint]) -> dict[str, list[tuple[float, list[float]]]]:
-    """Series -> (samples, values of its seeds), in order of samples."""
+def _lines(points: Sequence[LabelPoint]) -> dict[str, list[tuple[float, Seeds]]]:
+    """Series -> (samples, its seeds), in order of samples."""
     series: dict[str, dict[int, list[float]]] = {}
     for point in points:
         series.setdefault(point.series, {}).setdefault(point.samples, []).append(point.value)
-    return {name: [(float(count), values) for count, values in found.items()] for name, found in series.items()}
+    return {
+        name: [(float(count), Seeds(name, values)) for count, values in found.items()] for name, found in series.items()
+    }
 
 
 def _csv(points: Sequence[LabelPoint], metric: str) -> str:

@@ -43,6 +43,11 @@ class Seeds:
         """NaN without a seed."""
         return float(np.mean(self.values)) if len(self.values) else float("nan")
 
+    @property
+    def span(self) -> tuple[float, float, float]:
+        """(low, middle, high) that is drawn; of a row with seeds."""
+        return self.interval or (min(self.values), self.mean, max(self.values))
+
 
 def style(index: int) -> tuple[str, str]:
     """Colour and marker of the series number `index`; no pair comes again before the 65th."""
@@ -127,7 +132,7 @@ def _row(axis: Axes, place: float, row: Seeds) -> None:
         axis.text(0.5, place, "no result", transform=axis.get_yaxis_transform(), fontsize=7.5, color=GREY,
                   va="center", ha="center", bbox={"color": "white", "pad": 0.5})  # fmt: skip
         return
-    low, middle, high = row.interval or (min(row.values), row.mean, max(row.values))
+    low, middle, high = row.span
     axis.plot([low, high], [place, place], color=color, linewidth=1.6, zorder=2)
     axis.plot(row.values, [place] * len(row.values), "o", markersize=4.2, markerfacecolor="white",
               markeredgecolor=color, markeredgewidth=0.9, zorder=3)  # fmt: skip
@@ -136,14 +141,14 @@ def _row(axis: Axes, place: float, row: Seeds) -> None:
 
 
 def lines_figure(
-    panels: Mapping[str, Mapping[str, Sequence[tuple[float, Sequence[float]]]]],
+    panels: Mapping[str, Mapping[str, Sequence[tuple[float, Seeds]]]],
     x_label: str,
     levels: Mapping[str, tuple[str, float]] | None = None,
 ) -> Figure:
     """A line per series through the means over a logarithmic x, moved apart a little so that bars do not hide bars.
 
     Args:
-        panels: title -> series -> (x, seeds) in order; a point without seeds is left out.
+        panels: title -> series -> (x, row) in order; a point without seeds is left out.
         levels: panel title -> (name, y) of a horizontal line.
     """
     order = list(dict.fromkeys(name for series in panels.values() for name in series))
@@ -155,36 +160,37 @@ def lines_figure(
         axis.set_xlabel(x_label, fontsize=8, color=GREY)
         for name, points in series.items():
             shift = 1.022 ** (order.index(name) - (len(order) - 1) / 2)
-            _line(axis, [(x * shift, values) for x, values in points if len(values)], order.index(name))
+            _line(axis, [(x * shift, row) for x, row in points if len(row.values)], order.index(name))
         ticks = sorted({x for points in series.values() for x, _ in points})
         axis.set_xticks(ticks, [f"{x:g}" for x in ticks])
         axis.set_xticks([], minor=True)
         if levels and title in levels:
-            data = np.concatenate([values for points in series.values() for _, values in points])
+            data = np.concatenate([row.values for points in series.values() for _, row in points])
             _level(axis, *levels[title], data, vertical=False)
     _legend(figure, order)
     return figure
 
 
-def _line(axis: Axes, points: Sequence[tuple[float, Sequence[float]]], index: int) -> None:
+def _line(axis: Axes, points: Sequence[tuple[float, Seeds]], index: int) -> None:
     color, marker = style(index)
-    means = [float(np.mean(values)) for _, values in points]
+    means = [row.span[1] for _, row in points]
     xs = [x for x, _ in points]
     axis.plot(xs, means, marker=marker, markersize=5.5, color=color, linewidth=1.4, markeredgecolor="white",
               markeredgewidth=0.5, zorder=3)  # fmt: skip
-    for x, values in points:
-        axis.plot([x, x], [min(values), max(values)], color=color, linewidth=1, alpha=0.8, zorder=2)
+    for x, row in points:
+        values, (low, _, high) = row.values, row.span
+        axis.plot([x, x], [low, high], color=color, linewidth=1, alpha=0.8, zorder=2)
         axis.plot([x] * len(values), values, "_", markersize=5, color=color, markeredgewidth=1, zorder=2)
 
 
 def scatter_figure(
-    panels: Mapping[str, Mapping[str, tuple[float, Sequence[float]]]],
+    panels: Mapping[str, Mapping[str, tuple[float, Seeds]]],
     x_label: str,
 ) -> Figure:
-    """A mark per series at (x, mean) with a bar from the least to the most seed.
+    """A mark per series at (x, mean) with its bar.
 
     Args:
-        panels: title -> series -> (x, seeds).
+        panels: title -> series -> (x, row).
     """
     order = list(dict.fromkeys(name for series in panels.values() for name in series))
     figure, axes = new_figure(max(6.4, 4.2 * len(panels)), 4.2, 1, max(1, len(panels)))
@@ -192,9 +198,9 @@ def scatter_figure(
         plain(axis)
         axis.set_title(textwrap.fill(title, 40), fontsize=9, color=INK)
         axis.set_xlabel(x_label, fontsize=8, color=GREY)
-        for name, (x, values) in series.items():
-            if len(values):
-                _line(axis, [(x, values)], order.index(name))
+        for name, (x, row) in series.items():
+            if len(row.values):
+                _line(axis, [(x, row)], order.index(name))
         axis.margins(x=0.08, y=0.1)
     _legend(figure, order)
     return figure

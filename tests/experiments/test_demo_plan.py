@@ -13,7 +13,7 @@ from m33d_hf.experiments.plan import Plan, load_plan
 from m33d_hf.training.recipe.arguments import RunArguments
 from m33d_hf.training.recipe.parsing import parse_arguments
 
-SEEDS = (0, 1)
+SEEDS = (0, 1, 2)
 
 
 @pytest.fixture
@@ -34,8 +34,8 @@ def test_every_row_of_the_grid_is_there_once(plan: Plan) -> None:
     jobs = jobs_of(plan)
     check_jobs(jobs)
     rows = [job for job in jobs if job.function.endswith(":dense")]
-    assert len(rows) == 3 * 2 * 2, "methods x tasks x seeds"
-    assert len({job.parameters["output_dir"] for job in jobs if "output_dir" in job.parameters}) == 2 * (1 + 2 + 6)
+    assert len(rows) == 3 * 2 * 3, "methods x tasks x seeds"
+    assert len({job.parameters["output_dir"] for job in jobs if "output_dir" in job.parameters}) == 3 * (2 + 6)
     assert sum(job.cost for job in jobs) < 2 * 540, "ten minutes on two cores, with a tenth to spare"
 
 
@@ -45,24 +45,22 @@ def test_pretrainings_come_first_and_are_called_by_method_seed_and_stage(plan: P
     assert max(trained) < min(number for number, job in enumerate(jobs) if job.function.endswith(":dense"))
     labels = {job.id: job.label for job in jobs}
     assert labels["pretrain-mae-s0"] == "mae seed 0"
-    assert labels["pretrain-m33d_plus-s1-stage2"] == "m33d_plus seed 1 stage 2"
+    assert labels["pretrain-m33d_normed-s1"] == "m33d_normed seed 1"
 
 
 def test_methods_take_equal_steps(plan: Plan) -> None:
     jobs = _by_id(plan)
     total = plan.budget["pretraining_steps"]["images"]
     assert jobs["pretrain-mae-s0"].parameters["steps"] == total
-    stages = [jobs[f"pretrain-m33d_plus-s0-stage{number}"].parameters["steps"] for number in (1, 2)]
-    assert sum(stages) == total and min(stages) > 0
+    assert jobs["pretrain-m33d_normed-s0"].parameters["steps"] == total
 
 
-def test_stages_and_rows_start_from_what_they_need(plan: Plan) -> None:
+def test_rows_start_from_what_they_need(plan: Plan) -> None:
     jobs = _by_id(plan)
-    first, second = jobs["pretrain-m33d_plus-s1-stage1"], jobs["pretrain-m33d_plus-s1-stage2"]
-    row = jobs["semantic_segmentation-200-m33d_plus-s1"]
-    assert first.id in second.needs and second.id in row.needs
-    assert _parsed(second).init_from == first.parameters["output_dir"]
-    assert _parsed(row).init_from == second.parameters["output_dir"]
+    first = jobs["pretrain-m33d_normed-s1"]
+    row = jobs["semantic_segmentation-200-m33d_normed-s1"]
+    assert first.id in row.needs
+    assert _parsed(row).init_from == first.parameters["output_dir"]
     assert jobs["depth_estimation-200-scratch-s0"].needs == ("render",)
     assert _parsed(jobs["depth_estimation-200-scratch-s0"]).init_from is None
 
@@ -72,7 +70,7 @@ def test_finetuning_differs_in_nothing_but_its_start(plan: Plan) -> None:
     for task in ("depth_estimation", "semantic_segmentation"):
         for seed in SEEDS:
             trees = []
-            for method in ("scratch", "mae", "m33d_plus"):
+            for method in ("scratch", "mae", "m33d_normed"):
                 args = _parsed(jobs[f"{task}-200-{method}-s{seed}"])
                 assert (args.data.max_train_samples, args.data.subset_seed, args.seed) == (200, seed, seed)
                 assert args.model.get("depth_loss", "l1") == "l1"

@@ -32,11 +32,16 @@ def test_a_level_far_from_the_data_is_written_not_drawn() -> None:
 
 
 def test_lines_go_through_the_means() -> None:
-    series = {"a": [(50.0, (1.0, 3.0)), (200.0, (4.0, 6.0)), (800.0, ())], "b": [(50.0, (2.0,)), (200.0, (3.0,))]}
+    near, far = Seeds("a", (1.0, 3.0)), Seeds("a", (4.0, 6.0), (2.5, 5.0, 7.5))
+    series = {
+        "a": [(50.0, near), (200.0, far), (800.0, Seeds("a", ()))],
+        "b": [(50.0, Seeds("b", (2.0,))), (200.0, Seeds("b", (3.0,)))],
+    }
     figure = lines_figure({"panel": series}, "labels", {"panel": ("floor", 0.5)})
     axis = figure.axes[0]
     means = [list(line.get_ydata()) for line in axis.get_lines() if len(line.get_ydata()) == 2]
     assert [2.0, 5.0] in means and [2.0, 3.0] in means
+    assert [1.0, 3.0] in means and [2.5, 7.5] in means, "the range of seeds, or the interval where there is one"
     assert [tick.get_text() for tick in axis.get_xticklabels()] == ["50", "200", "800"]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b"]
 
@@ -50,7 +55,8 @@ def test_a_grid_prints_mean_and_deviation() -> None:
 
 def test_scatter_and_legend_fit_long_names() -> None:
     names = [f"a pre-training with a long name, number {i}" for i in range(12)]
-    figure = scatter_figure({"t": {name: (float(i), (1.0, 2.0)) for i, name in enumerate(names)}}, "TFLOPs")
+    points = {name: (float(i), Seeds(name, (1.0, 2.0))) for i, name in enumerate(names)}
+    figure = scatter_figure({"t": points}, "TFLOPs")
     figure.canvas.draw()
     box = figure.legends[0].get_window_extent()
     assert box.x0 >= 0 and box.x1 <= figure.bbox.x1

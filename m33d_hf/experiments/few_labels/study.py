@@ -72,6 +72,7 @@ class Study:
         amounts: of labels, the columns.
         seeds: of pre-training and fine-tuning; the same seed draws the same labels for every start.
         draws: fine-tunings of one encoder, which are averaged.
+        command: as it was typed, for the reports.
     """
 
     task: str
@@ -82,6 +83,7 @@ class Study:
     seeds: tuple[int, ...]
     draws: int = 1
     temporal_words: tuple[str, ...] = ()
+    command: str = "python scripts/few_labels.py"
 
     def check(self) -> None:
         """Whether it can be run.

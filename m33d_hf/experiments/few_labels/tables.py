@@ -25,12 +25,12 @@ def results_of(study: Study, rows: Mapping[str, Mapping[str, Any]]) -> dict[str,
         rows: of the jobs, by id.
     """
     columns = [{"id": column_id(study, amount, metric), "metric": metric, "title": f"{said} %, {amount.title}",
-                "split": "evaluation", "floor": None, "floor_text": ""}
+                "split": "evaluation", **_floor(study, rows, amount, metric)}
                for metric, said in METRICS[study.task] for amount in study.amounts]  # fmt: skip
     ids = [str(column["id"]) for column in columns]
     unlike = unlike_words(study, rows)
     return {
-        "name": FEW_LABELS, "budget": BUDGET, "command": "python scripts/few_labels.py", "seeds": list(study.seeds),
+        "name": FEW_LABELS, "budget": BUDGET, "command": study.command, "seeds": list(study.seeds),
         "settings": {"task": study.task, "words": list(study.words), "pretraining": list(study.pretraining_words),
                      **({"temporal": list(study.temporal_words)} if study.temporal_words else {})},
         "wall_seconds": wall_seconds(rows),
@@ -55,6 +55,18 @@ def _rows_of(study: Study, rows: Mapping[str, Mapping[str, Any]], start: Start, 
     names = [row_name(start.name, amount, seed, draw)
              for seed, draw in product(study.seeds_of(start), range(study.draws))]  # fmt: skip
     return [rows[name] for name in names if name in rows]
+
+
+def _floor(
+    study: Study, rows: Mapping[str, Mapping[str, Any]], amount: Amount, metric: str
+) -> dict[str, float | str | None]:
+    """What a prediction reaches that looks at nothing but the labels of a row, in the mean of an amount's rows; None
+    where their evaluations tell none (`evaluation.floor`)."""
+    key, found = f"floor/{metric}", [row for start in study.starts for row in _rows_of(study, rows, start, amount)]
+    floors = [float(row["metrics"][key]) for row in found if key in row.get("metrics", {})]
+    if not floors:
+        return {"floor": None, "floor_text": ""}
+    return {"floor": sum(floors) / len(floors), "floor_text": "a prediction that looks at the labels alone"}
 
 
 def labelled_words(study: Study, rows: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -13,7 +13,7 @@ from m33d_hf.experiments.report.contrasts import Difference, Pair, compare_famil
 from m33d_hf.experiments.report.results import Results, column_entry, labels
 from m33d_hf.visualization.document import Block, Bullets, Heading, Paragraph, Table
 
-HEADER = ("comparison", "column", "points", "95 % interval", "p", "p, Holm", "n", "verdict")
+HEADER = ("comparison", "column", "points", "95 % interval", "p", "p, Holm", "p, own pairs", "n", "verdict")
 PRIMARY = "Primary: declared before the run as what it is judged by."
 
 
@@ -132,10 +132,10 @@ def difference_texts(results: Results, found: Difference) -> list[str]:
     if found.verdict in (BETTER, WORSE):
         verdict = f"**{verdict}**"
     if found.estimate is None:
-        return [title, "-", "-", "-", "-", str(found.n), verdict]
-    known, adjusted = found.estimate, found.p_adjusted
+        return [title, "-", "-", "-", "-", "-", str(found.n), verdict]
+    known = found.estimate
     interval = f"{rounded_down(known.low, 2):+.2f} to {rounded_up(known.high, 2):+.2f}"
-    ps = [p_text(known.p), "-" if adjusted is None else p_text(adjusted)]
+    ps = ["-" if p is None else p_text(p) for p in (known.p, found.p_adjusted, found.p_paired)]
     return [title, f"{known.points:+.2f}", interval, *ps, str(found.n), verdict]
 
 
@@ -151,7 +151,7 @@ def answer_table(results: Results, found: Answer) -> Table:
         for comparison in found.comparisons
         for one in comparison.differences
     ]
-    return Table(HEADER, rows, left=(1, 7))
+    return Table(HEADER, rows, left=(1, 8))
 
 
 def answer_blocks(results: Results) -> list[Block]:

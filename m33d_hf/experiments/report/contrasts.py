@@ -2,7 +2,8 @@
 
 Comparisons that answer one question are a family: their p values are adjusted together, over pairs and columns. The
 verdict is "better" or "worse" where the adjusted value is below .05. Else it is "no difference larger than x", where
-x is the end of the 95 % interval that is farther from zero.
+x is the end of the 95 % interval that is farther from zero; an interval that leaves out 0 all the same, which adjusted
+values may disagree with, is said to.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from m33d_hf.experiments.report.results import (
     stuck_pretraining,
     variants_of,
 )
-from m33d_hf.experiments.report.two_way import Estimate, TwoWay, holm
+from m33d_hf.experiments.report.two_way import Estimate, TwoWay, holm, paired_p
 
 ALPHA = 0.05
 _SAME = 1e-9  # of a tenth: what is left of a decimal number in floating point
@@ -31,8 +32,9 @@ RULE = (
     " column. Seeds are seeds of pre-training; several fine-tunings of one encoder are averaged first. A difference in"
     " percentage points is **better** or **worse** by its 95 % interval where its p value is below .05 after Holm's"
     " adjustment over all comparisons and columns of its question; otherwise there is **no difference larger than** the"
-    " far end of that interval. Ends are rounded outwards. The questions were declared before the run; nothing else"
-    " gets a verdict."
+    " far end of that interval, which may leave out 0 before the adjustment. Ends are rounded outwards. “p, own pairs”"
+    " is that of a paired t test on the seeds of the two rows alone, without the noise of the others. The questions"
+    " were declared before the run; nothing else gets a verdict."
 )
 
 
@@ -75,6 +77,11 @@ class Difference:
         return BETTER if self.estimate.points > 0 else WORSE
 
     @property
+    def p_paired(self) -> float | None:
+        """Of a paired t test on the two rows' own seeds, whatever the noise of others; None for fewer than two."""
+        return paired_p(list(self.paired.values()))
+
+    @property
     def bound(self) -> float:
         """The far end of the interval, without its sign; NaN where there is none."""
         return float("nan") if self.estimate is None else max(abs(self.estimate.low), abs(self.estimate.high))
@@ -84,7 +91,8 @@ class Difference:
         if self.estimate is None or self.verdict == UNKNOWN:
             return f"no verdict ({self.why})"
         if self.verdict == UNDECIDED:
-            return f"no difference larger than {rounded_up(self.bound):.1f}"
+            alone = " (its own interval leaves out 0)" if self.estimate.low * self.estimate.high > 0 else ""
+            return f"no difference larger than {rounded_up(self.bound):.1f}{alone}"
         least, most = sorted((abs(self.estimate.low), abs(self.estimate.high)))
         return f"{self.verdict} by {rounded_down(least):.1f} to {rounded_up(most):.1f}"
 

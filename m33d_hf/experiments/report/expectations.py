@@ -54,10 +54,10 @@ def load_expectations(path: Path = FILE) -> list[dict[str, Any]]:
 
 
 def judge(results: Results, expectations: Sequence[Mapping[str, Any]] | None = None) -> list[Outcome]:
-    """Judge every expectation against the results; those of methods that the plan does not run are left out."""
+    """Judge every expectation against the results; left out are those of methods and diagnostics not run."""
     outcomes = []
     for written in load_expectations() if expectations is None else expectations:
-        entry = _asked(written, labels(results))
+        entry = _asked(written, labels(results), _diagnosed(results))
         if entry is None:
             continue
         if "compare" in entry:
@@ -70,17 +70,32 @@ def judge(results: Results, expectations: Sequence[Mapping[str, Any]] | None = N
     return outcomes
 
 
-def _asked(entry: Mapping[str, Any], methods: Collection[str]) -> Mapping[str, Any] | None:
-    """The part of an expectation that is about `methods`; None where there is none."""
+def _diagnosed(results: Results) -> dict[str, set[str]]:
+    """Method -> the diagnostics that any of its finished pre-trainings has; without methods of which none finished, as
+    their expectations are told as not measured."""
+    found: dict[str, set[str]] = {}
+    for entry in results["pretraining"]:
+        if entry.get("diagnostics"):
+            found.setdefault(entry["variant"], set()).update(entry["diagnostics"])
+    return found
+
+
+def _asked(
+    entry: Mapping[str, Any], methods: Collection[str], diagnosed: Mapping[str, Collection[str]]
+) -> Mapping[str, Any] | None:
+    """The part of an expectation that is about `methods` and what was `diagnosed` of them; None where there is none."""
     if "compare" in entry:
         named = [name for name in entry["compare"]["methods"] if name in methods]
         if not named or entry["compare"]["than"] not in methods:
             return None
         return {**entry, "compare": {**entry["compare"], "methods": named}}
     if "check" in entry:
-        bounds = [entry["check"].get(key, {}) for key in ("at_least", "at_most")]
-        named = [entry["check"]["method"], *(bound["method"] for bound in bounds if "method" in bound)]
-        return entry if set(named) <= set(methods) else None
+        check = entry["check"]
+        bounds = [check.get(key, {}) for key in ("at_least", "at_most")]
+        asked = [(check["method"], check["key"])]
+        asked += [(bound.get("method", check["method"]), bound["key"]) for bound in bounds if "key" in bound]
+        known = all(name in methods and key in diagnosed.get(name, (key,)) for name, key in asked)
+        return entry if known else None
     return entry
 
 

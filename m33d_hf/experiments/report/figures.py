@@ -1,5 +1,5 @@
-"""Pictures of tables and answers, drawn from results.json alone. Bars are 95 % intervals of differences, and ranges of
-seeds where levels are shown; every caption says which."""
+"""Pictures of tables and answers, drawn from results.json alone. Bars are 95 % intervals, of differences or of means;
+every caption says which."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from m33d_hf.errors import MissingDependencyError
 from m33d_hf.experiments.report.answers import answers
-from m33d_hf.experiments.report.contrasts import Difference, Pair, compare_family
+from m33d_hf.experiments.report.contrasts import Difference, Pair, column_model, compare_family, half_width
 from m33d_hf.experiments.report.results import (
     Results,
     TableEntry,
@@ -26,7 +26,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Drawn = tuple["Figure", str]
-DOTS = "Circles: seeds; diamond: their mean; bar: from the least to the most seed."
+MEANS = (
+    "bar: its 95 % interval for these seeds, with the noise of all rows of the column (of two rows whose bars meet, the"
+    " difference may still be told from nothing: see the answers)."
+)
+DOTS = f"Circles: seeds; diamond: their mean; {MEANS}"
 INTERVALS = (
     "Circles: seeds, paired; diamond and bar: the difference and its 95 % interval, before Holm's adjustment, with the"
     " noise of all rows of the column."
@@ -82,10 +86,18 @@ def _levels(results: Results, columns: list[str]) -> dict[str, tuple[str, float]
     return {e["title"]: (FLOOR, 100 * e["floor"]) for e in entries if e.get("floor") is not None}
 
 
+def _level(results: Results, label: str, variant: str, column: str) -> Seeds:
+    """Seeds of a row with the 95 % interval of their mean, where the noise is known."""
+    values = cell(results, variant, column).values
+    half = column_model(results, column).half_width_of_mean(len(values))
+    mean = sum(values) / len(values) if values else 0.0
+    return Seeds(label, values, None if half is None else (mean - half, mean, mean + half))
+
+
 def rows_of(results: Results, table: TableEntry) -> Drawn | None:
     """A row of dots per row of the table, a panel per column."""
     panels = {
-        _title(results, name): [Seeds(r["label"], cell(results, r["variant"], name).values) for r in table["rows"]]
+        _title(results, name): [_level(results, r["label"], r["variant"], name) for r in table["rows"]]
         for name in table["columns"]
     }
     if not any(row.values for rows in panels.values() for row in rows):
@@ -97,7 +109,7 @@ def rows_of(results: Results, table: TableEntry) -> Drawn | None:
 
 def lines_over_labels(results: Results, table: TableEntry) -> Drawn | None:
     """Metric against the number of labels, a line per row and a panel per metric."""
-    panels: dict[str, dict[str, list[tuple[float, tuple[float, ...]]]]] = {}
+    panels: dict[str, dict[str, list[tuple[float, Seeds]]]] = {}
     levels: dict[str, tuple[str, float]] = {}
     for name in table["columns"]:
         column = column_entry(results, name)
@@ -105,15 +117,15 @@ def lines_over_labels(results: Results, table: TableEntry) -> Drawn | None:
             title = re.sub(r",\s*\d+ labels?\b", "", column["title"])
             for row in table["rows"]:
                 points = panels.setdefault(title, {}).setdefault(row["label"], [])
-                points.append((float(column["labels"]), cell(results, row["variant"], name).values))
+                points.append((float(column["labels"]), _level(results, row["label"], row["variant"], name)))
             if column.get("floor") is not None:
                 levels[title] = (FLOOR, 100 * column["floor"])
-    if not any(values for series in panels.values() for points in series.values() for _, values in points):
+    if not any(found.values for series in panels.values() for points in series.values() for _, found in points):
         return None
     figure = lines_figure(panels, "labelled frames", levels)
     return figure, (
-        f"{table['title']}. Lines join means; bars reach from the least to the most seed, dashes are seeds; marks at"
-        " one number of labels are moved apart sideways to be seen."
+        f"{table['title']}. Lines join means; dashes are seeds; {MEANS} Marks at one number of labels are moved apart"
+        " sideways to be seen."
     )
 
 
@@ -131,7 +143,9 @@ def ratio_grid(results: Results, table: TableEntry) -> Drawn | None:
         return None
     title = _title(results, column)
     figure = grid_figure(cells, title, "masked share of depth", "masked share of RGB", "not in\nthe paper")
-    return figure, f"{table['title']}: mean ± standard deviation over seeds, {title}."
+    half = half_width(results, table, column)
+    interval = "" if half is None else f" The 95 % interval of a difference of two cells is ± {half:.1f}."
+    return figure, f"{table['title']}: mean ± standard deviation over seeds, {title}.{interval}"
 
 
 def difference_row(label: str, found: Difference) -> Seeds:
@@ -158,19 +172,19 @@ def differences_to_first(results: Results, table: TableEntry) -> Drawn | None:
 
 def cost_and_quality(results: Results, table: TableEntry) -> Drawn | None:
     """Pre-training FLOPs against the metric, a panel per column."""
-    panels: dict[str, dict[str, tuple[float, tuple[float, ...]]]] = {}
+    panels: dict[str, dict[str, tuple[float, Seeds]]] = {}
     for name in table["columns"][:MOST_PANELS]:
         for row in table["rows"]:
             known = cost(results, row["variant"])
             trained = any(entry["variant"] == row["variant"] for entry in results["pretraining"])
-            values = cell(results, row["variant"], name).values
-            if values and (known is not None or not trained):
+            found = _level(results, row["label"], row["variant"], name)
+            if found.values and (known is not None or not trained):
                 flops = 0.0 if known is None else known.flops / TERA
-                panels.setdefault(_title(results, name), {})[row["label"]] = (flops, values)
+                panels.setdefault(_title(results, name), {})[row["label"]] = (flops, found)
     if not panels:
         return None
     figure = scatter_figure(panels, "pre-training TFLOPs")
-    return figure, f"{table['title']}: what pre-training costs and gives. Bars reach from the least to the most seed."
+    return figure, f"{table['title']}: what pre-training costs and gives. Dashes are seeds; {MEANS}"
 
 
 def answers_picture(results: Results) -> Drawn | None:

@@ -85,9 +85,22 @@ class TwoWay:
 
     def half_width(self, seeds: int) -> float | None:
         """Half of the 95 % interval of a difference between two rows that have the same `seeds` seeds each."""
+        mean = self.half_width_of_mean(seeds)
+        return None if mean is None else mean * float(np.sqrt(2))
+
+    def half_width_of_mean(self, seeds: int) -> float | None:
+        """Half of the 95 % interval of a row's mean over these `seeds` seeds, seeds taken as they are."""
         if not self._known or not seeds:
             return None
-        return float(stats.t.ppf((1 + LEVEL) / 2, self.df)) * self.sigma * float(np.sqrt(2 / seeds))
+        return float(stats.t.ppf((1 + LEVEL) / 2, self.df)) * self.sigma / float(np.sqrt(seeds))
+
+
+def paired_p(differences: Sequence[float]) -> float | None:
+    """Two-sided p of a t test of paired differences against 0; None where they tell no noise."""
+    found = np.asarray(differences, np.float64)
+    if len(found) < 2 or found.std() <= ROUNDING * np.abs(found).max():
+        return None
+    return float(stats.ttest_1samp(found, 0.0).pvalue)
 
 
 def holm(values: Sequence[float]) -> list[float]:

@@ -89,6 +89,7 @@ class PretrainingTask(SourceTask):
             *losses,
             *(f"{kind}_{spec.name}" for spec in config.paired_specs for kind in pairs),
             *(f"{spec.name}_loss_{word}" for spec in config.target_specs for word in ("hidden", "visible")),
+            *(f"position_share_{spec.name}" for spec in config.input_specs),
         ]
 
     def describe(self, args: RunArguments, model: nn.Module, dataset: SampleDataset) -> list[str]:
@@ -169,10 +170,11 @@ class PretrainingTask(SourceTask):
             "loss", "loss/<term>" (unweighted means; left out of both is a term that counted nothing, as distillation
             under --eval_only, where no teacher is), and the model's diagnostics: accuracy of retrieving an RGB token's
             depth token among the matching and among another sample's, matching accuracy, depth loss with depth hidden
-            and with depth visible. Diagnostics are means over batches, weighted by their samples. What compares
-            samples (another sample's token, mismatched pairs, negatives of the batch) does so within a batch of the
-            evaluation, and is an estimate: other batches give other figures. It is the same for any number of
-            processes, as their batches are (`EvaluationSampler`) and train.batch_size has no say in them.
+            and with depth visible, share of position in the variance of the features. Diagnostics are means over
+            batches, weighted by their samples. What compares samples (another sample's token, mismatched pairs,
+            negatives of the batch, positions) does so within a batch of the evaluation, and is an estimate: other
+            batches give other figures. It is the same for any number of processes, as their batches are
+            (`EvaluationSampler`) and train.batch_size has no say in them.
         """
         totals: dict[str, Tensor] = {}
         names = _loss_names(model)

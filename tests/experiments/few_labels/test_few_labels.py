@@ -71,9 +71,14 @@ def test_fine_tunings_are_averaged_and_every_start_is_compared_with_the_first(tm
     for job in jobs_of_study(study, tmp_path, Compute()):
         gain = 0.1 * ("mae" in job.id) + 0.02 * job.id.endswith("f1") + 0.01 * ("-s1" in job.id)
         gain += 0.002 * job.id.startswith("labels-50-samples-mae-s2")
-        rows[job.id] = {"status": "done", "metrics": {"miou": 0.3 + gain}, "steps": 1, "seconds": 1.0, "flops": 1.0,
+        metrics = {"miou": 0.3 + gain, "floor/miou": 0.1 + 0.04 * ("mae" in job.id)}
+        rows[job.id] = {"status": "done", "metrics": metrics, "steps": 1, "seconds": 1.0, "flops": 1.0,
                         "loss_floors": {}, "cpu_seconds": 1.0, "wall_seconds": 2.0}  # fmt: skip
     results = results_of(study, rows)
+    measured = [job for job in rows if job.startswith("labels")]
+    (column,) = (one for one in results["columns"] if one["metric"] == "miou")
+    share = sum("mae" in job for job in measured) / len(measured)
+    assert column["floor"] == pytest.approx(0.1 + 0.04 * share) and 0 < share < 1
     assert cell(results, "mae", "labels-50-samples").values == pytest.approx((41.0, 42.0, 41.2))
     first, second = declared(results)
     assert (first.pair.better, first.pair.than) == ("mae", "scratch") and first.verdict == "better"

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+from scipy import stats
 
 from helpers.reproduction_results import made_results
 from m33d_hf.experiments.plan import load_content
 from m33d_hf.experiments.report.answers import answer_blocks, answers, overall, short_answers
 from m33d_hf.experiments.report.contrasts import Difference, Pair, difference, rounded_down, rounded_up
 from m33d_hf.experiments.report.paper import ROWS, order_counts, paper_blocks, paper_values
-from m33d_hf.experiments.report.two_way import Estimate, holm
+from m33d_hf.experiments.report.results import load_results
+from m33d_hf.experiments.report.two_way import Estimate, holm, paired_p
 from m33d_hf.visualization.document import Paragraph, Table
 
 
@@ -118,7 +122,7 @@ def test_the_numbers_stand_beside_the_verdict() -> None:
     assert len(tables) == 4
     same = tables[1].rows[0]
     assert list(same)[:4] == ["same against base", "mIoU %, 50 labels", "+1.00", "-0.85 to +2.85"]
-    assert list(same)[6:] == ["3", "no difference larger than 2.9"]
+    assert list(same)[7:] == ["3", "no difference larger than 2.9"]
     assert tables[0].rows[0][-1] == "**better by 8.1 to 11.9**"
     whys = {row[0]: row[-1] for row in tables[3].rows}
     assert whys["broken against base"] == "no verdict (a seed failed)"
@@ -182,3 +186,29 @@ def test_every_named_row_of_the_paper_exists() -> None:
     assert paper_values({"id": "table_3", "paper": "table_3", "rows": [{"variant": "rgbd_mae", "label": ""}]}) == {
         "rgbd_mae": 65.5
     }
+
+
+def test_p_values_of_own_pairs_are_scipys() -> None:
+    """From the rows of a committed file, fine-tunings of one encoder averaged here by hand."""
+    results = load_results(Path(__file__).resolve().parents[3] / "results" / "labels")
+    means: dict[tuple[str, int], list[float]] = {}
+    for row in results["rows"]:
+        if row["column"] == "semseg-50":
+            means.setdefault((row["variant"], row["seed"]), []).append(row["value"])
+    plus, mae = (
+        [sum(means[name, seed]) / len(means[name, seed]) for seed in (0, 1, 2)] for name in ("m33d_plus", "mae-equal")
+    )
+    found = difference(results, "m33d_plus", "mae-equal", "semseg-50")
+    assert found.p_paired == pytest.approx(stats.ttest_rel(plus, mae).pvalue, rel=1e-6) and found.p_paired > 0.05
+    assert found.verdict == "better", "pooled noise tells it, own pairs do not"
+    assert paired_p([1.0]) is None and paired_p([0.1, 0.1, 0.1]) is None
+
+
+def test_an_interval_without_zero_that_holm_does_not_let_pass_is_said_to() -> None:
+    estimate = Estimate(points=2.0, low=0.3, high=3.7, p=0.03, df=4)
+    pair = Pair("a", "b", "semseg")
+    assert Difference(pair, estimate, 0.09, 3, {}).text() == (
+        "no difference larger than 3.7 (its own interval leaves out 0)"
+    )
+    across = replace(estimate, low=-0.3)
+    assert Difference(pair, across, 0.09, 3, {}).text() == "no difference larger than 3.7"

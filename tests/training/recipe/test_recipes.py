@@ -152,6 +152,8 @@ def test_budgets_of_the_stages_add_up() -> None:
         ("scannet_stage1", "mae", "no stage 1"),
         ("scannet_stage2", "videomae", "does not support images"),
         ("orar_pretrain", "mae", "does not support clips"),
+        ("rooms/pretrain_clips", "m33d_normed", "does not support clips"),
+        ("rooms/pretrain_stage1", "m33d_normed", "no stage 1"),
     ],
 )
 def test_a_method_that_cannot_do_it_says_so(recipe: str, method: str, message: str) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from m33d_hf.experiments.report.answers import Comparison, answers
 from m33d_hf.experiments.report.comparison import BETTER, UNDECIDED, WORSE
-from m33d_hf.experiments.report.contrasts import Difference
+from m33d_hf.experiments.report.contrasts import Difference, rounded_up
 from m33d_hf.experiments.report.demos.figures import kept_arrays
 from m33d_hf.experiments.report.figures import Drawn, differences_to_first, draw
 from m33d_hf.experiments.report.results import DONE, Results, column_entry, cost, labels
@@ -46,7 +46,7 @@ def _part(found: Difference, than: str) -> str:
     if found.verdict in (BETTER, WORSE):
         return f"is {found.text()} points than {than}"
     if found.verdict == UNDECIDED:
-        return f"shows {found.text()} points to {than}"
+        return f"shows no difference larger than {rounded_up(found.bound):.1f} points to {than}"
     return f"gets {found.text()} against {than}"
 
 
