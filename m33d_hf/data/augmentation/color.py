@@ -192,7 +192,10 @@ def gaussian_blur(frames: torch.Tensor, kernel: int, sigma: float | Sequence[flo
         frames = padded.narrow(axis, 0, length) * weights[0]
         for shift in range(1, 2 * radius + 1):
             part, weight = padded.narrow(axis, shift, length), weights[shift]
-            frames = frames.addcmul_(part, weight) if isinstance(weight, torch.Tensor) else frames.add_(part, alpha=weight)
+            if isinstance(weight, torch.Tensor):
+                frames.addcmul_(part, weight)
+            else:
+                frames.add_(part, alpha=weight)
     return frames
 
 
