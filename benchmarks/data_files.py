@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -91,21 +93,43 @@ def write_video(path: Path, codec: str, gop: int, size: tuple[int, int], frames:
 def write_action_data(root: Path, sizes: Sizes) -> Path:
     """Videos (xvid) in the layout of UCF-101 with its lists, and metric depth at half the resolution beside them."""
     height, width = sizes.video
-    lines = []
-    for number in range(sizes.videos):
-        label = number % len(CLASSES)
-        name = f"{CLASSES[label]}/v_{CLASSES[label]}_g{number + 1:02d}_c01"
+    names = [_action_name(number) for number in range(sizes.videos)]
+    for number, name in enumerate(names):
         write_video(root / f"{name}.avi", "mpeg4", 12, sizes.video, sizes.video_frames, seed=number)
-        lines.append(f"{name}.avi {label + 1}")
         depth = [depth_of(height // 2, width // 2, frame, number) for frame in range(sizes.video_frames)]
         file = root / "depth" / f"{name}.npy"
         file.parent.mkdir(parents=True, exist_ok=True)
         np.save(file, np.stack(depth))
     (root / "depth" / "depth_spec.json").write_text('{"kind": "metric", "unit": "millimetre"}')
+    return _write_lists(root, [f"{name}.avi" for name in names])
+
+
+def link_action_data(root: Path, videos: Sequence[Path], least: int) -> Path:
+    """Real videos, without depth, in the layout of UCF-101: links, with classes that mean nothing.
+
+    Where there are fewer than `least`, which fills a batch, they come again under other names.
+    """
+    files = []
+    for number, video in enumerate(islice(cycle(videos), max(least, len(videos)))):
+        files.append(f"{_action_name(number)}{video.suffix.lower()}")
+        link = root / files[-1]
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(video.resolve())
+    return _write_lists(root, files)
+
+
+def _action_name(number: int) -> str:
+    name = CLASSES[number % len(CLASSES)]
+    return f"{name}/v_{name}_g{number + 1:02d}_c01"
+
+
+def _write_lists(root: Path, files: Sequence[str]) -> Path:
+    """Classes, and all files to train on, of `_action_name` in turn."""
     lists = root / "ucfTrainTestlist"
     lists.mkdir()
     (lists / "classInd.txt").write_text("".join(f"{i + 1} {name}\n" for i, name in enumerate(CLASSES)))
-    (lists / "trainlist01.txt").write_text("\n".join(lines) + "\n")
+    lines = [f"{file} {number % len(CLASSES) + 1}\n" for number, file in enumerate(files)]
+    (lists / "trainlist01.txt").write_text("".join(lines))
     return root
 
 

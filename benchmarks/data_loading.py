@@ -1,7 +1,8 @@
 """Readers and loaders: decoding alone, what leaves the loader as a share of it, and what is then left to finish.
 
     python benchmarks/data_loading.py                             # about 3 minutes of CPU time on one thread
-    python benchmarks/data_loading.py --videos FOLDER_OR_FILE...  # real videos too
+    python benchmarks/data_loading.py --videos FOLDER_OR_FILE...  # real videos too: paths of RGB clips, and readers
+    python benchmarks/data_loading.py --videos ... --only real    # the paths alone
     python benchmarks/data_loading.py --tiny --output_dir outputs/x # seconds: a test of the machinery
 
 Writes data_loading.json into --output_dir, and again after every measurement ("complete" says whether it is the last).
@@ -30,6 +31,7 @@ from data_files import (
     PREPARED,
     TINY,
     Sizes,
+    link_action_data,
     write_action_data,
     write_frames,
     write_prepared,
@@ -38,7 +40,16 @@ from data_files import (
     write_video,
 )
 from data_packed import packed_calls, packed_row
-from data_paths import PATHS, TrainingPath, bare_decoding, build, consume, describe_rows, finishing
+from data_paths import (
+    PATHS,
+    REAL_PATHS,
+    TrainingPath,
+    bare_decoding,
+    build,
+    consume,
+    describe_rows,
+    finishing,
+)
 from data_readers import PICTURE_READERS, VIDEO_READERS, installed
 from measuring import header
 
@@ -47,6 +58,7 @@ from m33d_hf.data.loader.allocator import keep_freed_memory
 HERE = Path(__file__).resolve().parent
 NUM_FRAMES, STRIDE = 16, 4
 MOST = 9
+LEAST = 4  # real videos that fill a batch
 SUFFIXES = (".avi", ".mp4", ".mkv", ".mov", ".webm")
 
 
@@ -55,11 +67,37 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=6.0, help="per measurement; each takes two rounds at least")
     parser.add_argument("--videos", type=Path, nargs="*", default=[], help="real videos or folders of them")
-    parser.add_argument("--only", default="", help="measure the loaders whose title holds this text")
+    parser.add_argument("--only", default="", help="measure the loaders whose title holds this text, and no readers")
     parser.add_argument("--packed", action="store_true", help="measure the frames of .sens and .mat files alone")
     parser.add_argument("--tiny", action="store_true", help="a handful of small files")
     parser.add_argument("--output_dir", type=Path, default=HERE)
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.videos and args.packed:
+        parser.error("--videos: --packed measures frames of .sens and .mat alone; leave one of them out.")
+    if not (chosen := _chosen(args)):
+        known = "; ".join(path.title for path in (*PATHS, *REAL_PATHS))
+        real = "" if args.videos else " (those of real videos need --videos)"
+        parser.error(f"--only {args.only!r} names no path; they are: {known}{real}")
+    if args.videos and all(path.data != "real" for path in chosen):
+        parser.error(f"--only {args.only!r} names no path of real videos; leave --videos out, or pass --only real.")
+    if args.videos and not real_videos(args.videos):
+        parser.error(f"--videos: no file below {', '.join(map(str, args.videos))} ends in {', '.join(SUFFIXES)}.")
+    return args
+
+
+def _chosen(args: argparse.Namespace) -> list[TrainingPath]:
+    """The paths to measure; those of real videos where these are given."""
+    return [path for path in (*PATHS, *(REAL_PATHS if args.videos else ())) if args.only in path.title]
+
+
+def real_videos(given: Sequence[Path]) -> dict[str, list[Path]]:
+    """Files of each file or folder that was given, under its name; of folders those that hold any."""
+    found: dict[str, list[Path]] = {}
+    for place in given:
+        files = [place] if place.is_file() else sorted(f for f in place.rglob("*") if f.suffix.lower() in SUFFIXES)
+        if files:
+            found[f"real: {place.name}"] = files
+    return found
 
 
 def medians(calls: dict[str, Callable[[], int]], limit: float, clock: Callable[[], float]) -> dict[str, float]:
@@ -91,9 +129,7 @@ def measure_videos(folder: Path, given: Sequence[Path], sizes: Sizes, limit: flo
             files[title] = [write_video(path, codec, gop, sizes.video, sizes.long_video)]
     else:
         missing.append("made videos: av, which encodes them, is not installed")
-    for place in given:
-        found = [place] if place.is_file() else sorted(f for f in place.rglob("*") if f.suffix.lower() in SUFFIXES)
-        files[f"real: {place.name}"] = found
+    files |= real_videos(given)
     for line in missing:
         print(line, file=sys.stderr)
     rows = []
@@ -143,7 +179,7 @@ def measure_pictures(roots: dict[str, Path], limit: float) -> list[dict[str, Any
 
 def measure_path(path: TrainingPath, roots: dict[str, Path], limit: float, tiny: bool) -> dict[str, Any]:
     """Rates of one training path in turns: decoding, batches with geometry only, as the recipe says, and finishing."""
-    clips = path.data == "action"
+    clips = path.data in ("action", "real")
     batch, batches = (2, 1) if tiny else (4, 4) if clips else (24, 1) if path.data != "rooms" else (48, 8)
     if path.data == "rooms" and not tiny and ("clips" in path.recipe or "actions" in path.recipe):
         batch, batches = 16, 4
@@ -204,10 +240,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     keep_freed_memory()  # as the loader's workers and training on a CPU do; decoding alone gains by it too
     sizes, limit = (TINY, 0.0) if args.tiny else (Sizes(), args.seconds)
     result: dict[str, Any] = {"environment": environment(), "complete": False}
-    if not any(args.only in path.title for path in PATHS):
-        known = "; ".join(path.title for path in PATHS)
-        print(f"--only {args.only!r} names no path; they are: {known}", file=sys.stderr)
-        return 2
     args.output_dir.mkdir(parents=True, exist_ok=True)
 
     def keep(name: str, rows: list[dict[str, Any]]) -> None:
@@ -229,11 +261,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         side = min(sizes.small_picture)
         roots |= {kind: write_prepared(folder / kind, roots["frames"], side, **each) for kind, each in PREPARED.items()}
         roots |= {"scan": write_scan(folder / "scan", sizes), "sun": write_sun(folder / "sun", sizes)}
-        paths = [path for path in PATHS if args.only in path.title]
+        paths = _chosen(args)
         if installed("av"):
             roots["action"] = write_action_data(folder / "action", sizes)
-        else:
-            paths = [path for path in paths if path.data != "action"]
+            readable = [file for files in real_videos(args.videos).values() for file in files if _clip(file, 0)]
+            if readable:
+                roots["real"] = link_action_data(folder / "real", readable, LEAST)
+        paths = [path for path in paths if path.data in ("rooms", *roots)]
+        if not paths:
+            print("nothing is left to measure: PyAV is not installed, or no real video can be read", file=sys.stderr)
+            return 2
         rows: list[dict[str, Any]] = []
         for path in paths:
             rows.append(measure_path(path, roots, limit, args.tiny))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,8 @@ class TrainingPath:
         title: for the table.
         task: name of the task.
         recipe: and further words of the command line.
-        data: "action", "frames", "small_frames", "scan", "sun", "rooms" or one of `data_files.PREPARED`: which files.
+        data: "action", "real", "frames", "small_frames", "scan", "sun", "rooms" or one of `data_files.PREPARED`: which
+            files.
         geometry: words that leave colour out, so that only geometry is left; "" where the recipe has no colour.
         goal: whether the target of 60 % applies: decoding is what such data costs.
     """
@@ -78,6 +79,13 @@ PATHS = (
     TrainingPath("rooms images, m33d", PRETRAINING, "rooms/pretrain_stage2", "rooms", NO_COLOR, goal=False),
     TrainingPath("rooms clips, m33d", PRETRAINING, "rooms/pretrain_clips", "rooms", NO_COLOR, goal=False),
     TrainingPath("rooms actions", "video_classification", "rooms/actions", "rooms", NO_COLOR, goal=False),
+)
+
+# Those that need no more than videos, again for real ones.
+REAL_PATHS = tuple(
+    replace(path, title=f"{path.title}, real videos", data="real")
+    for path in PATHS
+    if path.title in ("clips, pre-training, RGB", "clips, fine-tuning (2 views)")
 )
 
 

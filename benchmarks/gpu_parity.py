@@ -23,7 +23,7 @@ ACROSS_DEVICES = {"loss": 1e-4, "gradient": 1e-3, "output": 1e-3}
 
 
 def augmentation(args: argparse.Namespace) -> dict[str, Any]:
-    """RandAugment on the device against the CPU's.
+    """RandAugment and colours on the device against the CPU's.
 
     Raises:
         ParityError: as everything here, where the two differ.

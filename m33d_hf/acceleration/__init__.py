@@ -1,6 +1,8 @@
-"""Faster kernels for models on CPU. Models from the Hub work without them; runs of this package use them.
+"""Faster kernels for models on CPU. Models from the Hub work without them.
 
-Weights, their names and saved files are unchanged.
+All that this package computes uses them: training, evaluation, extraction of features, detection, `predict.py`, the
+demo page and `extract_depth.py` (our models; those of others stay as they are). What is compiled, exported or published
+has torch's own. Weights, their names and saved files are unchanged.
 """
 
 from __future__ import annotations

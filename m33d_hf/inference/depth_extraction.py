@@ -32,6 +32,7 @@ from m33d_hf.data.depth.writing import (
 from m33d_hf.data.files.atomic_writing import write_text_atomically
 from m33d_hf.data.files.files import read_rgb
 from m33d_hf.data.files.skips import FILE_NAME, SkipLedger, SkippedFile, incomplete_entry
+from m33d_hf.data.loader.reading_ahead import read_ahead
 from m33d_hf.data.plural import agree, plural
 from m33d_hf.data.progress import Progress
 from m33d_hf.errors import ConfigError, CorruptFileError, DataError, MissingDependencyError
@@ -39,7 +40,7 @@ from m33d_hf.inference.depth_items import DepthItem, list_items
 from m33d_hf.inference.depth_models import DepthPredictor, load_depth_predictor
 from m33d_hf.inference.folder_lock import shared_folder
 from m33d_hf.inference.output_folders.recorded_inputs import claim_names
-from m33d_hf.inference.overlapping import Overlapped
+from m33d_hf.inference.overlapping import Overlapped, written_behind
 from m33d_hf.inference.sharding import Place, launched_place, rank_share
 from m33d_hf.modeling.video_reading_m33d import iterate_video, probe_video
 
@@ -299,7 +300,8 @@ class _Run:
         self._note(index, item, problem)
 
     def _video(self, item: DepthItem) -> None:
-        """Predict a video batch by batch, from where an earlier run stopped.
+        """Predict a video batch by batch, from where an earlier run stopped; frames are read, and depth is written,
+        while another batch is predicted.
 
         Raises:
             CorruptFileError: it cannot be read to its end; nothing of it is kept.
@@ -318,11 +320,12 @@ class _Run:
             self.progress.resumed += start / info.num_frames
         try:
             if start < info.num_frames:
-                frames = (frame for _, frame in iterate_video(item.path, start=start, info=info))
-                for batch in _in_chunks(frames, self.options.batch_size):
-                    writer.append(self._predict(batch))
-                    self.progress.done = base + writer.next_frame / info.num_frames
-                    self.progress.report()
+                decoded = iterate_video(item.path, start=start, info=info)
+                with read_ahead(decoded, self.options.batch_size) as ahead, written_behind(writer.append) as write:
+                    for batch in _in_chunks((frame for _, frame in ahead), self.options.batch_size):
+                        write(self._predict(batch))
+                        self.progress.done = base + writer.next_frame / info.num_frames
+                        self.progress.report()
             if writer.next_frame != info.num_frames:
                 reason = f"{writer.next_frame} frames were decoded, but the file announces {info.num_frames}"
                 raise CorruptFileError(item.path, reason)

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from m33d_hf.errors import ConfigError, nearest_name_hint
-from m33d_hf.inference.loading import load_image_processor, load_model, model_digest, usable_device
+from m33d_hf.inference.loading import load_image_processor, load_model, model_digest, ready, usable_device
 from m33d_hf.modeling.depth_m33d import DEPTH_KINDS
 
 # Architectures whose output is metres whatever they were trained on; Depth Pro after its own post-processing.
@@ -102,12 +102,12 @@ def load_depth_predictor(
     if kind != "auto" and kind not in DEPTH_KINDS:
         known = ("auto", *DEPTH_KINDS)
         raise ConfigError(f"--kind {kind!r} must be one of {', '.join(known)}.{nearest_name_hint(kind, known)}")
-    place = usable_device(device, local_rank)
+    chosen = usable_device(device, local_rank)
     model = load_model(name, "depth", trust_remote_code)
     kind = settle_kind(model.config, kind, name)
     processor = load_image_processor(name, trust_remote_code)
     digest = model_digest(model, processor)
-    return DepthPredictor(name, model.config.model_type, kind, digest, place, model.to(place).eval(), processor)
+    return DepthPredictor(name, model.config.model_type, kind, digest, chosen, ready(model, chosen), processor)
 
 
 def settle_kind(config: Any, kind: str, name: str) -> str:

@@ -98,6 +98,17 @@ def load_model(name: str, task: str, trust_remote_code: bool = False) -> Any:
     return model
 
 
+def ready(model: Any, device: torch.device) -> Any:
+    """A model on its device, in eval mode; ours with the kernels of this package's runs, any other as it came.
+
+    Only for computing: whoever saves or exports a model needs its plain layers, as `load_model` returns them.
+    """
+    from m33d_hf.acceleration import place  # with all models, which to look at a configuration needs none of
+    from m33d_hf.modeling.modeling_m33d import M33DPreTrainedModel
+
+    return (place(model, device) if isinstance(model, M33DPreTrainedModel) else model.to(device)).eval()
+
+
 def _class(task: str) -> Any:
     """What loads the models of a task. transformers has no Auto class for phases: AutoModel would load the encoder
     alone, and leave out the head without an error."""

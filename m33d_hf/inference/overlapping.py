@@ -31,7 +31,8 @@ class Overlapped(Generic[Item, Read, Result]):
         failed: called, in the thread of `run`, with an item whose reading or writing raised a DataError; the
             others go on.
         done: called there with an item whose result is written.
-        in_order: results are written one after the other, in the order of the items.
+        in_order: results are written one after the other, in the order of the items; none after one whose writing
+            raised anything but a DataError.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Overlapped(Generic[Item, Read, Result]):
     ) -> None:
         self.read, self.compute, self.write, self.failed, self.done = read, compute, write, failed, done
         self.batch_size, self.workers, self.writers = batch_size, workers, 1 if in_order else workers
+        self._in_order, self._broken = in_order, False
         self._writing: deque[tuple[Item, Future[object]]] = deque()
 
     def run(self, items: Iterable[Item]) -> None:
@@ -95,9 +97,20 @@ class Overlapped(Generic[Item, Read, Result]):
     def _batch(self, batch: Sequence[tuple[Item, Read]], writers: ThreadPoolExecutor) -> None:
         results = self.compute([read for _, read in batch])
         for (item, read), result in zip(batch, results, strict=True):
-            self._writing.append((item, writers.submit(self.write, item, read, result)))
+            self._writing.append((item, writers.submit(self._write, item, read, result)))
         while self._writing and (self._writing[0][1].done() or len(self._writing) > self.batch_size + self.writers):
             self._written()
+
+    def _write(self, item: Item, read: Read, result: Result) -> None:
+        if self._in_order and self._broken:
+            return  # nobody will look at this one: `run` comes to the one that failed first, and raises
+        try:
+            self.write(item, read, result)
+        except DataError:
+            raise
+        except BaseException:
+            self._broken = True
+            raise
 
     def _written(self) -> None:
         item, future = self._writing.popleft()
@@ -107,6 +120,32 @@ class Overlapped(Generic[Item, Read, Result]):
             self.failed(item, error)
             return
         self.done(item)
+
+
+@contextmanager
+def written_behind(write: Callable[[Result], object]) -> Iterator[Callable[[Result], None]]:
+    """A function that hands a result to a thread, which writes it while the block makes the next one.
+
+    It waits for the one before and raises what its writing raised, so that nothing is written after a failure, and that
+    no more than one waits. When the block is left, the last one is written, be it by an error or by ^C.
+    """
+    under_way: deque[Future[object]] = deque()
+
+    def settle() -> None:
+        while under_way:
+            under_way.popleft().result()
+
+    def hand_over(result: Result) -> None:
+        settle()
+        under_way.append(writer.submit(write, result))
+
+    with ThreadPoolExecutor(1) as writer:  # which writes what it was given, however the block ends
+        try:
+            yield hand_over
+        except Exception:
+            settle()  # an error of what came before comes first
+            raise
+        settle()
 
 
 @contextmanager

@@ -7,7 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from helpers.scripts import run_script
+from helpers.videos import write_video
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 WITHOUT = """
@@ -45,3 +48,32 @@ def test_a_tiny_run_measures_every_path(tmp_path):
 
 def test_it_is_imported_without_optional_packages():
     subprocess.run([sys.executable, "-c", WITHOUT, str(BENCHMARKS)], check=True, timeout=120)
+
+
+def test_real_videos_go_through_the_loader(tmp_path: Path) -> None:
+    """Two short ones, of which one cannot be read, fill a batch."""
+    write_video(tmp_path / "real/one.mp4", 40)
+    (tmp_path / "real/two.avi").write_bytes(b"no video")
+    words = ["--tiny", "--output_dir", tmp_path, "--videos", tmp_path / "real", "--only", "real"]
+    code, output = run_script(BENCHMARKS / "data_loading.py", *words, log=tmp_path / "output.txt")
+    assert code == 0 and "left out: " in output and "two.avi" in output, output[-2000:]
+    found = json.loads((tmp_path / "data_loading.json").read_text())
+    measured = {row["path"]: row for row in found["loaders"]}
+    assert measured.keys() == {"clips, pre-training, RGB, real videos", "clips, fine-tuning (2 views), real videos"}
+    assert all(row["geometry_share"] > 0 for row in measured.values())
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--only", "segmentation", "--videos", "."], "names no path of real videos"),
+        (["--only", "real"], "need --videos"),
+        (["--packed", "--videos", "."], "--packed measures"),
+        (["--videos", "empty"], "no file below empty"),
+    ],
+)
+def test_videos_that_nothing_would_read_are_refused(words: list[str], told: str) -> None:
+    done = subprocess.run(
+        [sys.executable, str(BENCHMARKS / "data_loading.py"), *words], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2 and told in done.stderr

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,8 @@ from m33d_hf.data.depth.maps import DepthMaps, find_depth_maps, read_sidecar_spe
 from m33d_hf.data.files.skips import read_skipped
 from m33d_hf.data.sources.phases.source import PhasesSource
 from m33d_hf.data.sources.videos.files import VideoFile
-from m33d_hf.errors import CheckpointError, ConfigError, DataError
+from m33d_hf.errors import CheckpointError, ConfigError, CorruptFileError, DataError
+from m33d_hf.inference import depth_extraction
 from m33d_hf.inference.depth_extraction import DepthExtractionOptions, extract_depth, stored_size
 from m33d_hf.inference.depth_items import list_items
 from m33d_hf.inference.depth_models import load_depth_predictor
@@ -209,6 +211,89 @@ def test_a_video_file_continues_at_the_right_frame(tmp_path: Path) -> None:
     cut, whole = maps_of(tmp_path / "out", video.stem), maps_of(tmp_path / "at_once", video.stem)
     assert cut.length == whole.length > 22
     assert torch.equal(cut.read(range(cut.length)), whole.read(range(whole.length)))
+
+
+class Waiting(RedPredictor):
+    """Predicts once it may."""
+
+    def __init__(self, until: threading.Event) -> None:
+        super().__init__()
+        self.until = until
+
+    def predict(self, images: Any, size: tuple[int, int] | None = None) -> np.ndarray:
+        assert self.until.wait(20), "no frame is read meanwhile"
+        return super().predict(images, size)
+
+
+def watched_reading(monkeypatch: pytest.MonkeyPatch, number: int, met: Callable[[], None]) -> None:
+    """`met` is called, where frames are decoded, once all before the frame `number` are."""
+
+    def iterated(path: Path, **options: Any) -> Iterator[tuple[int, np.ndarray]]:
+        for entry in iterate_video(path, **options):
+            if entry[0] == number:
+                met()
+            yield entry
+
+    monkeypatch.setattr(depth_extraction, "iterate_video", iterated)
+
+
+def test_frames_are_read_while_the_model_computes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first batch waits for a frame of the second, which never comes where one thread does both."""
+    write_video(tmp_path / "in/a.mp4", 12)
+    read = threading.Event()
+    watched_reading(monkeypatch, 5, read.set)
+    assert extract_depth(options(tmp_path), ALONE, Waiting(read)).frames == 12
+    monkeypatch.undo()
+    extract_depth(options(tmp_path, output=tmp_path / "other"), ALONE, RedPredictor())
+    assert torch.equal(maps_of(tmp_path / "out", "a").read(range(12)), maps_of(tmp_path / "other", "a").read(range(12)))
+
+
+@pytest.mark.parametrize("error", [CorruptFileError("a.mp4", "ends in frame 9"), KeyboardInterrupt(), OSError("gone")])
+def test_an_error_of_reading_leaves_no_thread_and_what_it_always_left(
+    error: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise error
+
+    write_video(tmp_path / "in/a.mp4", 12)
+    write_video(tmp_path / "in/b.mp4", 2)
+    watched_reading(monkeypatch, 9, fail)
+    before, lines = threading.active_count(), list[str]()
+    if isinstance(error, DataError):  # of this video nothing is kept, and the next has its turn
+        summary = extract_depth(options(tmp_path, max_bad_fraction=0.5), ALONE, RedPredictor(), lines.append)
+        assert summary.written == 1 and "a.mp4: ends in frame 9" in "\n".join(lines)
+        assert not list((tmp_path / "out").rglob(".*"))
+    else:  # two batches are complete
+        with pytest.raises(type(error)):
+            extract_depth(options(tmp_path), ALONE, RedPredictor(), lines.append)
+        monkeypatch.undo()
+        extract_depth(options(tmp_path), ALONE, RedPredictor(), lines.append)
+        assert any("a: continuing at frame 8 of 12" in line for line in lines)
+    assert threading.active_count() == before
+
+
+def test_depth_that_cannot_be_written_is_written_by_the_next_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that was full for one batch only: no later one takes its place."""
+    write_video(tmp_path / "in/a.mp4", 12)
+    append, calls = depth_extraction.DepthVideoWriter.append, list[int]()
+
+    def full(self: Any, depth: np.ndarray) -> None:
+        calls.append(self.next_frame)
+        if len(calls) == 2:
+            raise OSError("No space left on device")
+        append(self, depth)
+
+    monkeypatch.setattr(depth_extraction.DepthVideoWriter, "append", full)
+    with pytest.raises(OSError, match="No space"):
+        extract_depth(options(tmp_path), ALONE, RedPredictor())
+    assert calls == [0, 4]
+    lines: list[str] = []
+    extract_depth(options(tmp_path), ALONE, RedPredictor(), lines.append)
+    assert any("a: continuing at frame 4 of 12" in line for line in lines)
+    extract_depth(options(tmp_path, output=tmp_path / "other"), ALONE, RedPredictor())
+    assert torch.equal(maps_of(tmp_path / "out", "a").read(range(12)), maps_of(tmp_path / "other", "a").read(range(12)))
 
 
 def test_another_model_or_rule_may_not_add(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
-"""inference/loading.py: what is said where a model of a hub cannot be kept on this machine, or is damaged."""
+"""inference/loading.py: what is said where a model of a hub cannot be kept on this machine, or is damaged; and that
+whatever predicts has this package's kernels."""
 
 from __future__ import annotations
 
@@ -6,17 +7,24 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
 from helpers.checkpoints import DEPTH
-from helpers.depth_models import save_ours
+from helpers.depth_models import save_dpt, save_ours
 from helpers.hub_server import Blob, Repo, client_environment, running
-from helpers.prediction import save_clips, save_phases
+from helpers.prediction import options, save_clips, save_phases, save_pretraining, save_segmentation
+from m33d_hf.acceleration.linear import CPULinear
+from m33d_hf.demo.models import Models
 from m33d_hf.errors import CheckpointError
+from m33d_hf.inference.depth_models import load_depth_predictor
 from m33d_hf.inference.loading import load_model
+from m33d_hf.inference.prediction.base import PredictionTask
+from m33d_hf.inference.prediction.building import build_prediction_task
 from m33d_hf.inference.timeline import ActionDetector
 from m33d_hf.weights.export.source import load_source
 
@@ -75,3 +83,45 @@ def test_no_weight_of_a_model_is_left_out(task: str, save: Callable[[Path], Path
     folder = save(tmp_path / "model")
     loaded, wanted = load_model(str(folder), task).state_dict(), load_file(folder / "model.safetensors")
     assert loaded.keys() == wanted.keys() and all(torch.equal(loaded[name], wanted[name]) for name in wanted)
+
+
+_PREDICTED: dict[str, tuple[Callable[[Path], Path], Callable[[Any], Any]]] = {
+    "depth": (save_ours, lambda task: task.predictor.model),
+    "segmentation": (save_segmentation, lambda task: task.model.model),
+    "clips": (save_clips, lambda task: task.model),
+    "phases": (save_phases, lambda task: task.detector.model),
+    "reconstruction": (save_pretraining, lambda task: task.model),
+}
+_BY: dict[str, Callable[[str], Any]] = {
+    "predict.py": lambda name: build_prediction_task(options(Path(name), "in", Path("out"))),
+    "demo": lambda name: _of_the_page(Models.of([name], device="cpu"), name),
+}
+
+
+def _of_the_page(models: Models, name: str) -> PredictionTask:
+    with models.using(name, PredictionTask) as task:
+        return task
+
+
+def _kinds(model: nn.Module) -> set[type]:
+    """Of the layers that are nothing but linear: heads that are a kind of them compute what they like."""
+    return {type(module) for module in model.modules()} & {nn.Linear, CPULinear}
+
+
+@pytest.mark.parametrize("by", _BY)
+@pytest.mark.parametrize("task", _PREDICTED)
+def test_whatever_predicts_has_the_kernels_of_runs(task: str, by: str, tmp_path: Path) -> None:
+    save, model_of = _PREDICTED[task]
+    model = model_of(_BY[by](str(save(tmp_path / "model"))))
+    assert _kinds(model) == {CPULinear} and not model.training
+
+
+def test_depth_extraction_has_the_kernels_of_runs_for_our_models(tmp_path: Path) -> None:
+    ours, theirs = str(save_ours(tmp_path / "ours")), str(save_dpt(tmp_path / "dpt"))
+    assert _kinds(load_depth_predictor(ours, device="cpu").model) == {CPULinear}
+    assert _kinds(load_depth_predictor(theirs, "inverse", "cpu").model) == {nn.Linear}
+
+
+def test_what_is_published_or_exported_has_plain_layers(tmp_path: Path) -> None:
+    folder = str(save_ours(tmp_path / "model"))
+    assert _kinds(load_model(folder, "depth")) == _kinds(load_source(folder).model) == {nn.Linear}

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from m33d_hf.errors import DataError
-from m33d_hf.inference.overlapping import Overlapped
+from m33d_hf.inference.overlapping import Overlapped, written_behind
 
 
 def run(count: int, **changes: Any) -> dict[str, list[Any]]:
@@ -48,6 +48,73 @@ def test_in_order_writes_one_after_the_other_in_order() -> None:
     order: list[int] = []
     run(12, write=slow, in_order=True)
     assert order == list(range(12))
+
+
+def test_in_order_nothing_is_written_after_a_failure() -> None:
+    """It would be written where the one that failed belongs."""
+    next_one, written = threading.Event(), list[int]()
+
+    def write(item: int, read: int, result: int) -> None:
+        if item == 2:
+            raise OSError("No space left on device")
+        if item > 2:
+            next_one.set()
+        written.append(item)
+
+    def compute(batch: Sequence[int]) -> list[int]:
+        if 2 * 4 in batch:  # while the writer has 2 and 3 before it, and nobody looks at what became of them
+            next_one.wait(0.5)
+        return list(batch)
+
+    with pytest.raises(OSError, match="No space"):
+        run(12, write=write, compute=compute, in_order=True)
+    assert written == [0, 1]
+
+
+def test_one_result_is_written_while_the_next_is_made() -> None:
+    """Each side waits for the other one to be under way, which never happens one after the other."""
+    making, writing, written = threading.Event(), threading.Event(), list[int]()
+
+    def write(result: int) -> None:
+        writing.set()
+        assert making.wait(20)
+        written.append(result)
+
+    with written_behind(write) as hand_over:
+        hand_over(1)
+        assert writing.wait(20)
+        making.set()
+        hand_over(2)
+        assert written[:1] == [1], "one at a time"
+    assert written == [1, 2]
+
+
+@pytest.mark.parametrize("error", [DataError("the file ends"), KeyboardInterrupt()])
+def test_what_was_handed_over_is_written_however_the_block_ends(error: BaseException) -> None:
+    written: list[int] = []
+    with pytest.raises(type(error)), written_behind(lambda value: time.sleep(0.05) or written.append(value)) as write:
+        write(1)
+        raise error
+    assert written == [1]
+
+
+@pytest.mark.parametrize("then", ["another", "an error", "nothing"])
+def test_a_failed_writing_is_told_before_what_comes_after_it(then: str) -> None:
+    """As if the thread that computes had written it."""
+    written: list[int] = []
+
+    def write(result: int) -> None:
+        if result == 1:
+            raise OSError("No space left on device")
+        written.append(result)
+
+    with pytest.raises(OSError, match="No space"), written_behind(write) as hand_over:
+        hand_over(1)
+        if then == "another":
+            hand_over(2)
+        if then == "an error":
+            raise DataError("the file ends")
+    assert not written
 
 
 def test_what_cannot_be_read_or_written_is_left_out() -> None:

@@ -158,6 +158,20 @@ def test_memory_is_bounded_where_the_model_is_slower_than_the_reader(monkeypatch
     assert not [thread for thread in threading.enumerate() if thread.name == "m33d-read-ahead"]
 
 
+def test_the_thread_that_reads_puts_the_clips_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[str] = []
+    together = clip_encoder._Batch.of
+
+    def noted(clips: Any) -> Any:
+        threads.append(threading.current_thread().name)
+        return together(clips)
+
+    monkeypatch.setattr(clip_encoder._Batch, "of", noted)
+    reader = _fake_reader(monkeypatch, total=24, given=[])
+    assert len(list(ActionDetector(_model(temporal_causal=True), batch_size=2, frames=reader).follow("video"))) == 6
+    assert threads == ["m33d-read-ahead"] * 3
+
+
 def test_how_far_a_video_is_read_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clip_encoder, "SECONDS_BETWEEN_LINES", 0.0)
     said: list[str] = []

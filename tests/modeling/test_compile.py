@@ -7,19 +7,17 @@ where there is one.
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 
 from helpers.devices import NEEDS_CUDA
+from helpers.host_traffic import HostTraffic, no_waiting
 from helpers.pretraining_cases import methods_with_rooms, pretraining_config
 from helpers.tiny import VARIANTS, random_batch, tiny_config
 from m33d_hf.modeling.configuration_m33d import M33DConfig
@@ -154,23 +152,6 @@ def configured(name: str) -> M33DConfig:
     return small({method: recipe for recipe, method in methods_with_rooms()}[name], name)
 
 
-class HostTraffic(TorchDispatchMode):
-    """Notes every operation that touches the host's memory, where all tensors should be on the device."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: list[str] = []
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        output = func(*args, **(kwargs or {}))
-        tensors = [t for t in tree_leaves((args, kwargs, output)) if isinstance(t, torch.Tensor)]
-        harmless = func in (torch.ops.aten.lift_fresh.default, torch.ops.prim.device.default)
-        if not harmless and any(tensor.device.type == "cpu" and tensor.numel() for tensor in tensors):
-            lines = [line for line in traceback.format_stack() if "_m33d.py" in line]
-            self.found.append(f"{func}:{lines[-1] if lines else ''}")
-        return output
-
-
 def moved(model: nn.Module, device: str) -> None:
     """Give a model fake weights on a fake device; to be called under FakeTensorMode."""
     for module in model.modules():
@@ -228,16 +209,6 @@ def test_the_proof_notices_a_host_constant() -> None:
         with HostTraffic() as traffic:
             values * torch.tensor([1.0, 2.0, 3.0], device="cuda")
     assert traffic.found
-
-
-@contextmanager
-def no_waiting() -> Iterator[None]:
-    """The host may not wait for the GPU; what waits raises."""
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        yield
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
 
 
 @NEEDS_CUDA

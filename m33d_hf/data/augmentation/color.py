@@ -6,12 +6,14 @@ conversion to and from uint8 per operation, and one call per image, cost more th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
+from m33d_hf.data.augmentation.sent_numbers import sent
 from m33d_hf.data.randomness import Uniforms
 
 GREY_WEIGHTS = (0.299, 0.587, 0.114)
@@ -74,7 +76,8 @@ def turned_by_torch(frames: torch.Tensor, shift: Factor) -> torch.Tensor:
     safe = chroma.clamp_min(1e-6)
     hue = torch.where(green == high, (blue - red) / safe + 2, (red - green) / safe + 4)
     hue = torch.where(red == high, (green - blue) / safe, hue)
-    k = hue.unsqueeze(-3) + (torch.tensor((5.0, 3.0, 1.0), device=frames.device).view(3, 1, 1) + 6.0 * shift)
+    starts = torch.arange(5, 0, -2, dtype=frames.dtype, device=frames.device).view(3, 1, 1)  # made there, not sent
+    k = hue.unsqueeze(-3) + (starts + 6.0 * shift)
     k = k - torch.floor(k / 6) * 6
     return high.unsqueeze(-3) - chroma.unsqueeze(-3) * torch.minimum(k, 4 - k).clamp_(0, 1)
 
@@ -157,32 +160,47 @@ def color_jitter(frames: torch.Tensor, drawn: Sequence[Jitter]) -> torch.Tensor:
             factors = [drawn[row].factors[step] for row in rows]
             # The shift of a hue in float64, but where an accelerator has none.
             dtype = torch.float64 if step == 3 and frames.device.type == "cpu" else torch.float32
-            factor = torch.tensor(factors, dtype=dtype, device=frames.device).view(-1, 1, 1, 1)
+            factor = sent(factors, frames.device, dtype).view(-1, 1, 1, 1)
             if len(rows) == len(frames):
                 frames = _STEPS[step](frames, factor if len(set(factors)) > 1 else factors[0])
             else:
-                index = torch.tensor(rows, device=frames.device)
+                index = sent(rows, frames.device)
                 frames.index_copy_(0, index, _STEPS[step](frames.index_select(0, index), factor))
     return frames
 
 
-def gaussian_blur(frames: torch.Tensor, kernel: int, sigma: float) -> torch.Tensor:
+def gaussian_blur(frames: torch.Tensor, kernel: int, sigma: float | Sequence[float]) -> torch.Tensor:
     """Blur (T, 3, H, W) float with a separable Gaussian, mirrored at the border.
 
     Args:
         frames: pixels.
         kernel: side of the kernel in pixels, odd; cut down to what a very small image can mirror.
-        sigma: standard deviation in pixels.
+        sigma: standard deviation in pixels, of all frames or of each.
     """
     # Sums of shifted views: several times faster than a one-channel convolution.
     for axis in (-2, -1):
         length = frames.shape[axis]
         radius = min(kernel // 2, length - 1)
-        position = torch.arange(-radius, radius + 1, dtype=torch.float64)
-        weights = torch.softmax(-0.5 * (position / sigma) ** 2, dim=0).tolist()
+        weights: Sequence[Factor]
+        if isinstance(sigma, Sequence):
+            bells = sent([weight for each in sigma for weight in _bell(radius, each)], frames.device, frames.dtype)
+            weights = bells.view(len(frames), -1, 1, 1, 1).unbind(1)
+        else:
+            weights = _bell(radius, sigma)
         edge = (0, 0, radius, radius) if axis == -2 else (radius, radius, 0, 0)
         padded = torch.nn.functional.pad(frames, edge, mode="reflect")
         frames = padded.narrow(axis, 0, length) * weights[0]
         for shift in range(1, 2 * radius + 1):
-            frames.add_(padded.narrow(axis, shift, length), alpha=weights[shift])
+            part, weight = padded.narrow(axis, shift, length), weights[shift]
+            if isinstance(weight, torch.Tensor):
+                frames.addcmul_(part, weight)
+            else:
+                frames.add_(part, alpha=weight)
     return frames
+
+
+def _bell(radius: int, sigma: float) -> list[float]:
+    """A Gaussian at -radius to radius, of sum 1."""
+    heights = [math.exp(-0.5 * (position / sigma) ** 2) for position in range(-radius, radius + 1)]
+    total = sum(heights)
+    return [height / total for height in heights]

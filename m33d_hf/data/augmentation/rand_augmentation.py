@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 
 from m33d_hf.data.augmentation.clip_operations import MOVING, Levels
+from m33d_hf.data.augmentation.sent_numbers import Sending, sent
 from m33d_hf.errors import MissingDependencyError
 from m33d_hf.modeling.preprocessing_m33d import RGB_FILL, in_planes
 
@@ -114,10 +115,13 @@ def augment_together(clips: torch.Tensor, drawn: Sequence[Sequence[Operation]]) 
         for row, operations in enumerate(drawn):
             if place < len(operations) and operations[place].name not in _LEFT_OUT:
                 groups.setdefault(operations[place], []).append(row)
-        changed = [_by_torchvision(clips[rows], operation, v2) for operation, rows in groups.items()]
-        if changed:
-            order = torch.tensor([row for rows in groups.values() for row in rows]).to(clips.device, non_blocking=True)
-            clips = clips.index_copy(0, order, torch.cat(changed))
+        if not groups:
+            continue
+        order = sent([row for rows in groups.values() for row in rows], clips.device)
+        chosen = clips.index_select(0, order).split([len(rows) for rows in groups.values()])
+        with Sending():
+            changed = [_by_torchvision(part, operation, v2) for part, operation in zip(chosen, groups, strict=True)]
+        clips = clips.index_copy(0, order, torch.cat(changed))
     return clips
 
 

@@ -16,6 +16,7 @@ import torch
 
 from m33d_hf.data.augmentation.color import UNCHANGED, Jitter, color_jitter, gaussian_blur, grey
 from m33d_hf.data.augmentation.rand_augmentation import Operation, augment_clip, augment_together
+from m33d_hf.data.augmentation.sent_numbers import sent
 from m33d_hf.modeling.preprocessing_m33d import Size, in_planes
 
 # On a CPU: 1 MiB of float32 is one core's share of the second-level cache.
@@ -122,10 +123,29 @@ def _recolored(clips: Sequence[torch.Tensor], draws: Sequence[ColorDraw]) -> Seq
     length = len(clips[0])
     if any(draw.jitter is not None for draw in draws):
         frames = color_jitter(frames, [draw.jitter or UNCHANGED for draw in draws for _ in range(length)])
-    for number, draw in enumerate(draws):
-        clip = frames[number * length : (number + 1) * length]
-        if draw.whiten:
-            clip.copy_(grey(clip).expand_as(clip))
-        if draw.blur is not None:
-            clip.copy_(gaussian_blur(clip, *draw.blur))
+    if _on_cpu(frames):  # clip by clip, in its cache
+        for number, draw in enumerate(draws):
+            clip = frames[number * length : (number + 1) * length]
+            if draw.whiten:
+                clip.copy_(grey(clip).expand_as(clip))
+            if draw.blur is not None:
+                clip.copy_(gaussian_blur(clip, *draw.blur))
+    else:
+        frames = _whitened_and_blurred(frames, [draw for draw in draws for _ in range(length)])
     return frames.round_().clamp_(0, 255).to(torch.uint8).split(length)
+
+
+def _whitened_and_blurred(frames: torch.Tensor, draws: Sequence[ColorDraw]) -> torch.Tensor:
+    """Frames (N, 3, H, W) after greyscale and blur, one draw each, with one call for all and one per kernel."""
+    if any(draw.whiten for draw in draws):
+        rows = sent([draw.whiten for draw in draws], frames.device)
+        frames = torch.where(rows.view(-1, 1, 1, 1), grey(frames), frames)
+    sigmas: dict[int, dict[int, float]] = {}
+    for number, draw in enumerate(draws):
+        if draw.blur is not None:
+            sigmas.setdefault(draw.blur[0], {})[number] = draw.blur[1]
+    for kernel, rows_of in sigmas.items():
+        index = sent(list(rows_of), frames.device)
+        blurred = gaussian_blur(frames.index_select(0, index), kernel, list(rows_of.values()))
+        frames = frames.index_copy(0, index, blurred)
+    return frames

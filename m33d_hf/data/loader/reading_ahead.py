@@ -38,7 +38,7 @@ def read_ahead(
 
     Raises:
         TimeoutError: no item came for `patience` seconds.
-        whatever `items` raises, where the block asks for the item that failed.
+        whatever `items` raises, its beginning and its closing included, where the block asks for the item that failed.
     """
     ahead = Ahead(items, max(held, 1), patience, stop or threading.Event())
     try:
@@ -111,17 +111,19 @@ class Ahead(Generic[Item]):
         self._thread.join(None if self._patience is None else _GOODBYE)
 
     def _run(self) -> None:
-        items = iter(self._items)
         try:
-            for item in items:
-                if not self._keep(item):
-                    break
+            items = iter(self._items)
+            try:
+                for item in items:
+                    if not self._keep(item):
+                        break
+            finally:
+                close = getattr(items, "close", None)
+                if close is not None:
+                    close()
         except BaseException as error:  # raised again where the item is asked for
             self.error = error
-        finally:
-            close = getattr(items, "close", None)
-            if close is not None:
-                close()
+        finally:  # whatever raised above: who waits for an item would wait for ever
             with self._changed:
                 self.ended = True
                 self._changed.notify_all()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -49,6 +50,27 @@ class Assembler(Protocol):
 
     def finish(self, length: int) -> list[Clip]:
         """The clips that the end of the video, after so many frames, cuts short."""
+
+
+class _Batch(NamedTuple):
+    """Clips on their way to the model.
+
+    Attributes:
+        clips: without their frames.
+        read: which of them could be read.
+        frames: (B, T, 3, H, W) uint8 of these; None where none could be.
+    """
+
+    clips: list[Clip]
+    read: list[bool]
+    frames: Tensor | None
+
+    @classmethod
+    def of(cls, clips: Sequence[Clip]) -> _Batch:
+        """Clips with their frames, which are copied: in the thread that reads, not in the one that computes."""
+        frames = [clip.frames for clip in clips if clip.frames is not None]
+        bare = [Clip(clip.start, clip.stop, None) for clip in clips]
+        return cls(bare, [clip.frames is not None for clip in clips], torch.stack(frames) if frames else None)
 
 
 class ClipEncoder:
@@ -113,18 +135,13 @@ class ClipEncoder:
             assembler: makes the clips; None cuts them by the rule of the model.
         """
         with read_ahead(self._batches(video, assembler or ClipAssembler(self.rule)), BATCHES_AHEAD) as batches:
-            for clips in batches:
-                yield from self.encoded(clips)
+            for batch in batches:
+                yield from self._encoded(batch)
 
-    def _batches(self, video: WatchedVideo, assembler: Assembler) -> Iterator[list[Clip]]:
-        waiting: list[Clip] = []
-        for clip in self._clips(video, assembler):
-            waiting.append(clip)
-            if len(waiting) == self.batch_size:
-                yield waiting
-                waiting = []
-        if waiting:
-            yield waiting
+    def _batches(self, video: WatchedVideo, assembler: Assembler) -> Iterator[_Batch]:
+        clips = self._clips(video, assembler)
+        while waiting := list(islice(clips, self.batch_size)):
+            yield _Batch.of(waiting)
 
     def _clips(self, video: WatchedVideo, assembler: Assembler) -> Iterator[Clip]:
         number = -1
@@ -141,15 +158,17 @@ class ClipEncoder:
 
     def encoded(self, clips: list[Clip]) -> list[Encoded]:
         """Features and clip-wise logits of clips; None for those that could not be read."""
+        return self._encoded(_Batch.of(clips))
+
+    def _encoded(self, batch: _Batch) -> list[Encoded]:
         rows: Iterator[tuple[Tensor, Tensor]] = iter(())
-        frames = [clip.frames for clip in clips if clip.frames is not None]
-        if frames:
-            features, logits = encode(self.model, torch.stack(frames), self.device, self.precision)
+        if batch.frames is not None:
+            features, logits = encode(self.model, batch.frames, self.device, self.precision)
             rows = iter(zip(features, logits))
         found: list[Encoded] = []
-        for clip in clips:
-            told: tuple[Tensor | None, Tensor | None] = (None, None) if clip.frames is None else next(rows)
-            found.append((Clip(clip.start, clip.stop, None), *told))
+        for clip, is_read in zip(batch.clips, batch.read, strict=True):
+            told: tuple[Tensor | None, Tensor | None] = next(rows) if is_read else (None, None)
+            found.append((clip, *told))
         return found
 
     def step(self, features: Tensor | None, state: State | None) -> tuple[np.ndarray, State]:

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 import yaml
 from torch import Tensor
 
@@ -14,7 +13,6 @@ from m33d_hf.data.depth.holes import HoleCount
 from m33d_hf.data.depth.maps import how_to_extract
 from m33d_hf.data.files.skips import SkipLedger, hole_entries
 from m33d_hf.data.loader.reading_ahead import read_ahead
-from m33d_hf.data.loader.task_inputs import stacked_depth
 from m33d_hf.data.progress import Say
 from m33d_hf.data.sample import RGBDSample, holes_of, known_lacks
 from m33d_hf.data.sources import build_source
@@ -27,7 +25,7 @@ from m33d_hf.inference.detection.clip_encoder import BATCHES_AHEAD, ClipEncoder,
 from m33d_hf.inference.detection.detections import Detection, Stretch, add_stretch
 from m33d_hf.modeling.video_times_m33d import Lack
 from m33d_hf.training.tasks.detection.clip_dataset import ClipDataset, ClipRow
-from m33d_hf.training.tasks.detection.feature_extraction import encode
+from m33d_hf.training.tasks.detection.feature_extraction import NOTHING, Inputs, encode, stacked_inputs
 
 DeepClip = tuple[ClipSpan, "Tensor | None", "Tensor | None"]
 """(frames of the clip, features (D,), clip-wise logits (L,)); None where it could not be read."""
@@ -223,10 +221,12 @@ class DeepClips:
         size = self.encoder.batch_size
         rows = [ClipRow(self.number, clip, span) for clip, span in enumerate(spans)]
         batches = (self._read(rows[place : place + size]) for place in range(0, len(rows), size))
+        names = self.encoder.model.task_inputs
+        stacked = ((samples, stacked_inputs(samples, names)) for samples in batches)
         try:
-            with read_ahead(batches, BATCHES_AHEAD) as read:
-                for samples in read:
-                    yield from self._encoded(samples)
+            with read_ahead(stacked, BATCHES_AHEAD) as read:
+                for samples, inputs in read:
+                    yield from self._encoded(samples, inputs)
         finally:
             self.dataset.close()
 
@@ -237,9 +237,8 @@ class DeepClips:
             return self.dataset.__getitems__(rows)
         return [sample for row in rows for sample in self.dataset.__getitems__([row])]
 
-    def _encoded(self, samples: list[RGBDSample]) -> Iterator[DeepClip]:
-        good = [sample for sample in samples if "skipped" not in sample.meta]
-        rows = iter(zip(*self._encode(good))) if good else iter(())
+    def _encoded(self, samples: list[RGBDSample], inputs: Inputs) -> Iterator[DeepClip]:
+        rows = iter(()) if inputs is NOTHING else iter(zip(*self._encode(inputs)))
         for sample in samples:
             self.holes.add_sample(sample)
             if self.ledger is not None:
@@ -251,9 +250,6 @@ class DeepClips:
             else:
                 yield span, *next(rows)
 
-    def _encode(self, samples: list[RGBDSample]) -> tuple[Tensor, Tensor]:
-        model, encoder = self.encoder.model, self.encoder
-        names = model.task_inputs
-        frames = torch.stack([sample.rgb for sample in samples if sample.rgb is not None]) if "rgb" in names else None
-        depth = stacked_depth(samples) if "depth" in names else None
-        return encode(model, frames, encoder.device, encoder.precision, depth)
+    def _encode(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
+        encoder = self.encoder
+        return encode(encoder.model, inputs.frames, encoder.device, encoder.precision, inputs.depth)

@@ -16,7 +16,7 @@ from m33d_hf.data.plural import plural
 from m33d_hf.data.sample import RGBDSample
 from m33d_hf.data.sources.videos.files import VideoFile
 from m33d_hf.errors import ConfigError, DataError
-from m33d_hf.inference.loading import load_model, load_video_processor, model_digest, usable_device
+from m33d_hf.inference.loading import load_model, load_video_processor, model_digest, ready, usable_device
 from m33d_hf.inference.prediction.base import FrameSink, PredictionTask
 from m33d_hf.inference.prediction.depth_beside import UNREGISTERED, registering
 from m33d_hf.inference.prediction.files.tables import gather, write_rows
@@ -69,7 +69,7 @@ class ClipTask(PredictionTask):
                 "(scripts/detect_actions.py --options calibration=FILE)."
             )
         self.device = usable_device(options.device, local_rank)
-        self.model = load_model(options.model, "clips", options.trust_remote_code).to(self.device).eval()
+        self.model = ready(load_model(options.model, "clips", options.trust_remote_code), self.device)
         refuse_unusable_depth(options, self.model, reads_maps=True)
         self.notes += notes_of_unused_depth(options, self.model, reads_maps=True)
         self.processor = load_video_processor(options.model, options.trust_remote_code)

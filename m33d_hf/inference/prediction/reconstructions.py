@@ -21,6 +21,7 @@ from m33d_hf.inference.loading import (
     load_model,
     load_video_processor,
     model_digest,
+    ready,
     usable_device,
 )
 from m33d_hf.inference.prediction.base import FrameSink, PredictionTask
@@ -66,7 +67,7 @@ class ReconstructionTask(PredictionTask):
     def __init__(self, options: PredictionOptions, local_rank: int = 0) -> None:
         super().__init__(options)
         self.device = usable_device(options.device, local_rank)
-        self.model = load_model(options.model, "reconstruction", options.trust_remote_code).to(self.device).eval()
+        self.model = ready(load_model(options.model, "reconstruction", options.trust_remote_code), self.device)
         self.config = self.model.config
         self.reads_clips = self.config.num_frames > 1  # type: ignore[misc]
         load = load_video_processor if self.reads_clips else load_image_processor

@@ -11,6 +11,7 @@ import numpy as np
 
 from m33d_hf.data.clock import clock
 from m33d_hf.data.files.skips import FILE_NAME, SkipLedger, SkippedFile, incomplete_entry
+from m33d_hf.data.loader.reading_ahead import read_ahead
 from m33d_hf.data.plural import plural
 from m33d_hf.data.progress import Progress
 from m33d_hf.errors import ConfigError, CorruptFileError, DataError
@@ -241,7 +242,9 @@ class _Run:
             self.progress.already(start / info.num_frames)
         try:
             if start < info.num_frames:
-                self._overlapped(sink, info).run(iterate_video(item.path, start=start, info=info))
+                # A pass draws its items in the thread that computes; a frame is decoded by then.
+                with read_ahead(iterate_video(item.path, start=start, info=info), self.options.batch_size) as frames:
+                    self._overlapped(sink, info).run(frames)
             if sink.next_frame != info.num_frames:
                 reason = f"{sink.next_frame} frames were decoded, but the file announces {info.num_frames}"
                 raise CorruptFileError(item.path, reason)

@@ -17,7 +17,7 @@ from m33d_hf.data.files.files import read_map
 from m33d_hf.data.plural import plural
 from m33d_hf.data.sources.frames.pairing import natural_key
 from m33d_hf.errors import ConfigError
-from m33d_hf.inference.loading import load_image_processor, load_model, model_digest, usable_device
+from m33d_hf.inference.loading import load_image_processor, load_model, model_digest, ready, usable_device
 from m33d_hf.inference.prediction.base import PredictionTask
 from m33d_hf.inference.prediction.dense import DenseClasses
 from m33d_hf.inference.prediction.files.pictures import COMPRESSION, save_png
@@ -60,7 +60,7 @@ class SegmentationTask(PredictionTask):
     def __init__(self, options: PredictionOptions, local_rank: int = 0) -> None:
         super().__init__(options)
         device = usable_device(options.device, local_rank)
-        loaded = load_model(options.model, "segmentation", options.trust_remote_code).to(device).eval()
+        loaded = ready(load_model(options.model, "segmentation", options.trust_remote_code), device)
         refuse_unusable_depth(options, loaded, reads_maps=True)
         self.notes += notes_of_unused_depth(options, loaded, reads_maps=True)
         processor = load_image_processor(options.model, options.trust_remote_code)

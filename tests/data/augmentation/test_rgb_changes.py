@@ -88,6 +88,22 @@ def test_accelerators_take_the_clips_of_one_size_together(monkeypatch) -> None:
                 assert torch.equal(changed[..., :height, :width], alone)
 
 
+def test_accelerators_whiten_all_at_once_and_blur_once_per_kernel(monkeypatch) -> None:
+    """Their path on this CPU: the CPU's own colours up to a level."""
+    changes = [
+        RgbChanges((20, 26), (), ColorDraw(None, number % 3 == 0, (5 if number < 4 else 3, 0.4 + number / 4)))
+        for number in range(6)
+    ]
+    wanted, given, asked = change_rows(batch(), changes), batch(), []
+    blur = rgb_changes.gaussian_blur
+    monkeypatch.setattr(rgb_changes, "gaussian_blur", lambda *given: asked.append(given[1:]) or blur(*given))
+    monkeypatch.setattr(rgb_changes, "_on_cpu", lambda clip: False)
+    found = change_rows(given, changes)
+    assert asked == [(5, [0.4, 0.4, 0.65, 0.65, 0.9, 0.9, 1.15, 1.15]), (3, [1.4, 1.4, 1.65, 1.65])]
+    assert (found.float() - wanted.float()).abs().max() <= 1 and not torch.equal(found, given)
+    assert torch.equal(found[0, :, 0], found[0, :, 1]) and not torch.equal(found[1, :, 0], found[1, :, 1])
+
+
 @pytest.mark.parametrize("device", [pytest.param("cuda", marks=NEEDS_CUDA), "meta"])
 def test_changes_run_where_the_batch_is(device: str) -> None:
     found = change_rows(batch().to(device), CHANGES)

@@ -8,12 +8,17 @@ from typing import Any
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.data._utils.pin_memory import pin_memory
 
 from helpers.devices import NEEDS_CUDA
-from m33d_hf.data.augmentation.clips import draw_erasing
+from helpers.host_traffic import Waiting, no_waiting
+from m33d_hf.data.augmentation.clips import Erasing, draw_erasing
+from m33d_hf.data.augmentation.color import Jitter
 from m33d_hf.data.augmentation.mixing import draw_mix, mix_batch, soft_targets
 from m33d_hf.data.augmentation.options import MixingOptions, TransformOptions
+from m33d_hf.data.augmentation.rand_augmentation import Operation
+from m33d_hf.data.augmentation.rgb_changes import ColorDraw, RgbChanges
 from m33d_hf.data.augmentation.transforms import TrainTransform, build_transform
 from m33d_hf.data.loader.collation import (
     ClipClassificationCollator,
@@ -346,6 +351,63 @@ def test_a_subclass_that_says_so_is_treated_as_the_class_it_derives_from() -> No
         assert (("begin", True) in asked, ("collate", True) in asked, ("call", False) in asked) == (
             in_parts, in_parts, not in_parts,
         )  # fmt: skip
+
+
+RAND_AUGMENT = [("ShearX", 0.2), ("ShearY", -0.2), ("Rotate", 9.0), ("Brightness", 0.3), ("Color", 0.3),
+                ("Contrast", -0.3), ("Sharpness", 0.4), ("Posterize", 5.0), ("Solarize", 0.6),
+                ("AutoContrast", 0.0), ("Equalize", 0.0)]  # fmt: skip
+COLOURS = [
+    ColorDraw(Jitter((1.2, 0.8, 1.1, 0.05), (3, 0, 2, 1)), False, (5, 1.1)),
+    ColorDraw(Jitter((0.9, 1.1, 0.7, -0.1), (0, 3, 1, 2)), True, (5, 0.8)),
+    ColorDraw(None, True, (3, 0.6)),
+    ColorDraw(Jitter((1.2, 0.8, 1.1, 0.05), (1,)), False, None),
+]
+
+
+def all_changes(collator: Collator) -> list[RGBDSample]:
+    """Samples with everything that is left to a device: two padded pictures among them."""
+    found = samples(collator)
+    for number, each in enumerate(found):
+        operations = tuple(Operation(*RAND_AUGMENT[(3 * number + place) % len(RAND_AUGMENT)]) for place in range(3))
+        shown = (16, 24) if number < 3 else (12, 24)
+        each.changes = RgbChanges(shown, operations, COLOURS[number] if number < len(COLOURS) else None)
+        each.mirrored = number % 2 == 1
+    return found
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="where CUDA is, it is asked itself, below")
+@pytest.mark.parametrize("name", COLLATORS)
+def test_finishing_sends_its_numbers_along(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked of fake CUDA tensors: a copy for which the host waits is noted, and a look at a value raises."""
+    # Its generator would need a device; the noise is drawn there.
+    monkeypatch.setattr(Erasing, "noise", lambda self, frames, on: torch.randn(frames, 3, *self.box[2:], device=on))
+    collator = deferring(COLLATORS[name]())
+    batch = collator(all_changes(collator))
+    with FakeTensorMode():
+
+        def moved(tensor: torch.Tensor) -> torch.Tensor:
+            return torch.empty(tensor.shape, dtype=tensor.dtype, device="cuda")
+
+        finishing = batch["meta"][FINISHING]._with_tensors(moved)
+        there = {key: moved(value) if torch.is_tensor(value) else value for key, value in batch.items()}
+        with Waiting() as seen:
+            finished = finish({**there, "meta": {FINISHING: finishing}})
+    assert not seen.found
+    if "pixel_values" in finished:
+        assert finished["pixel_values"].device.type == "cuda" and finished["pixel_values"].dtype == torch.float32
+
+
+@NEEDS_CUDA
+@pytest.mark.parametrize("name", COLLATORS)
+def test_the_host_never_waits_for_the_device(name: str) -> None:
+    collator, device = deferring(COLLATORS[name]()), torch.device("cuda")
+    batch = collator(all_changes(collator))
+    there = {key: value.to(device) if torch.is_tensor(value) else value for key, value in batch.items()}
+    there["meta"] = {FINISHING: batch["meta"][FINISHING].to(device)}
+    for _ in range(2):  # libraries may wait when they begin
+        torch.cuda.synchronize()
+        with no_waiting():
+            finish(there)
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=NEEDS_CUDA)])

@@ -62,6 +62,34 @@ def test_an_error_comes_where_its_item_would() -> None:
             next(items)
 
 
+class Unruly:
+    """Two numbers; raises where it is told to."""
+
+    def __init__(self, where: str) -> None:
+        self.where, self.numbers = where, iter((1, 2))
+
+    def __iter__(self) -> Unruly:
+        if self.where == "beginning":
+            raise OSError("gone")
+        return self
+
+    def __next__(self) -> int:
+        return next(self.numbers)
+
+    def close(self) -> None:
+        if self.where == "closing":
+            raise OSError("gone")
+
+
+@pytest.mark.parametrize(("where", "before"), [("beginning", []), ("closing", [1, 2])])
+def test_an_error_of_beginning_or_closing_is_told_too(where: str, before: list[int]) -> None:
+    """Patience, so that a thread that ends without a word fails this test instead of halting it."""
+    found: list[int] = []
+    with read_ahead(Unruly(where), 4, patience=20) as items, pytest.raises(OSError, match="gone"):
+        found.extend(items)
+    assert found == before
+
+
 @pytest.mark.parametrize("leaves", ["break", "error"])
 def test_leaving_ends_the_thread_and_closes_the_generator(leaves: str) -> None:
     closed: list[str] = []

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -177,11 +177,11 @@ class FeatureExtractor:
         holes = HoleCount()
         try:
             with self._ahead(loader) as read:
-                for samples in read:
+                for samples, inputs in read:
                     number = samples[0].meta["row"].video
                     if current is None:
                         current = _Growing(source, number, spans[number], self.model.config, self.table)
-                    current.add(samples, self._encode(samples))
+                    current.add(samples, self._encode(inputs))
                     skipped = [sample.meta["skipped"] for sample in samples if not _is_read(sample)]
                     ledger.record({"indices": range(seen, seen + len(samples)), "skipped": skipped})
                     ledger.check()
@@ -201,9 +201,13 @@ class FeatureExtractor:
             lacking = f"; {words}" if (words := holes.words()) else ""
             self.say(f"features of {plural(done, 'video')} extracted in {clock(progress.elapsed)}{unread}{lacking}")
 
-    def _ahead(self, loader: DataLoader[Any]) -> AbstractContextManager[Iterable[Any]]:
-        """Without workers a thread reads the next batch while the model has this one."""
-        return nullcontext(loader) if loader.num_workers else read_ahead(loader, 1)
+    def _ahead(self, loader: DataLoader[Any]) -> AbstractContextManager[Iterable[tuple[list[RGBDSample], Inputs]]]:
+        """Batches, and what the model takes of each.
+
+        Without workers a thread reads and stacks the next one while the model has this one.
+        """
+        batches = ((samples, stacked_inputs(samples, self.inputs)) for samples in loader)
+        return nullcontext(batches) if loader.num_workers else read_ahead(batches, 1)
 
     def _loader(self, dataset: ClipDataset, batches: list[list[ClipRow]]) -> DataLoader[Any]:
         from m33d_hf.data.loader.loading import build_loader
@@ -216,15 +220,31 @@ class FeatureExtractor:
             prefetch_factor=self.prefetch_factor,
         )
 
-    def _encode(self, samples: Sequence[RGBDSample]) -> tuple[Tensor, Tensor]:
+    def _encode(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
         """(features (R, D), logits (R, L)) of the R samples that could be read, float32 on the CPU."""
-        good = [sample for sample in samples if _is_read(sample)]
-        if not good:
+        if inputs is NOTHING:
             return torch.zeros(0), torch.zeros(0)
-        seen = [sample.rgb for sample in good if sample.rgb is not None]
-        frames = torch.stack(seen) if "rgb" in self.inputs else None
-        depth = stacked_depth(good) if "depth" in self.inputs else None
-        return encode(self.model, frames, self.device, self.precision, depth)
+        return encode(self.model, inputs.frames, self.device, self.precision, inputs.depth)
+
+
+class Inputs(NamedTuple):
+    """What the model takes of a batch: of every clip that could be read, as in `encode`."""
+
+    frames: Tensor | None
+    depth: Tensor | None
+
+
+NOTHING = Inputs(None, None)
+
+
+def stacked_inputs(samples: Sequence[RGBDSample], names: Collection[str]) -> Inputs:
+    """RGB and depth, those of them that are in `names`, of the samples that could be read; NOTHING where none could."""
+    good = [sample for sample in samples if _is_read(sample)]
+    if not good:
+        return NOTHING
+    seen = [sample.rgb for sample in good if sample.rgb is not None]
+    frames = torch.stack(seen) if "rgb" in names else None
+    return Inputs(frames, stacked_depth(good) if "depth" in names else None)
 
 
 def _is_read(sample: RGBDSample) -> bool:

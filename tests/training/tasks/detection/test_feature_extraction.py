@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from m33d_hf.modeling.preprocessing_m33d import normalize_rgb
 from m33d_hf.modeling.video_tasks_m33d import M33DForVideoActionDetection, M33DForVideoClassification
 from m33d_hf.scripts import extract_features
 from m33d_hf.training.run.preparation import build_model
+from m33d_hf.training.tasks.detection import feature_extraction
 from m33d_hf.training.tasks.detection.clip_dataset import ClipDataset, ClipRow
 from m33d_hf.training.tasks.detection.feature_extraction import encode, weights_digest
 from m33d_hf.training.tasks.detection.features import ClipRule, FeatureStore
@@ -129,6 +131,20 @@ def test_workers_and_resumption_change_nothing(tmp_path: Path, stage: str) -> No
     assert _extract(tmp_path / "b", stage) == whole
     again = {path.name for path in folder.iterdir() if path.stat().st_mtime_ns != times.get(path.name)}
     assert again == {first.name, second.name}
+
+
+def test_the_thread_that_reads_puts_the_clips_together(
+    tmp_path: Path, stage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: set[str] = set()
+    together = feature_extraction.stacked_inputs
+
+    def noted(*given: Any) -> Any:
+        threads.add(threading.current_thread().name)
+        return together(*given)
+
+    monkeypatch.setattr(feature_extraction, "stacked_inputs", noted)
+    assert _extract(tmp_path / "a", stage) and threads == {"m33d-read-ahead"}
 
 
 def test_two_processes_extract_what_one_does(tmp_path: Path, stage: str) -> None:
