@@ -67,7 +67,8 @@ def _setting(results: Results) -> Block:
     settings = results["settings"]
     frames = settings["frames"]
     steps = {entry["method"]: entry["steps"] for entry in results["pretraining"] if entry["status"] == DONE}
-    seeds = " and ".join(str(seed) for seed in results["seeds"])
+    *others, last = (str(seed) for seed in results["seeds"])
+    seeds = f"Seeds {', '.join(others)} and {last}" if others else f"Seed {last}"
     return Paragraph(
         f"Procedurally rendered RGB-D rooms, {settings['image_size']}x{settings['image_size']} pixels:"
         f" {frames['train']} training, {frames['validation']} validation and {frames['test']} test frames from"
@@ -75,7 +76,7 @@ def _setting(results: Results) -> Block:
         f" {max(steps.values(), default=0):,} steps (stages 1 and 2 together) of {settings['batch_size']} unlabelled"
         " frames; FLOPs differ and are printed below. Every row is then fine-tuned from RGB alone by one committed"
         " recipe per task, the same for scratch, and evaluated once on test after its last step."
-        f" Seeds {seeds}; a seed changes weights, order, masks and which frames are"
+        f" {seeds}; a seed changes weights, order, masks and which frames are"
         " labelled (the same ones for every method)."
     )
 
