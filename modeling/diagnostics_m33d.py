@@ -46,8 +46,8 @@ def position_share(tokens_BVD: torch.Tensor, keep_BV: torch.Tensor, positions: i
 
 
 def _position_shares(seen: PreTrainingPass) -> Tensors:
-    if seen.batch.batch_size < 2:
-        return {}
+    if seen.batch.batch_size < 2 or JOINT in seen.batch.keep:
+        return {}  # no position twice, or tokens of all modalities in one sequence
     features = final_features(seen.model.m33d, seen.states or seen.pair_states)
     return {
         f"position_share_{name}": position_share(tokens, seen.batch.keep[name], seen.batch.num_tokens)

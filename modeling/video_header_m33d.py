@@ -8,6 +8,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from .video_pyav_m33d import packets_of
+
 # Containers whose header states a duration; FFmpeg guesses that of others from their size or their last packets.
 _STATING = ("mov", "matroska", "avi", "flv", "asf")
 _WHOLE_FILE = ("matroska", "flv", "asf")  # there the duration is that of the longest stream, sound included
@@ -98,7 +100,7 @@ def _ends_inside_a_fragment(path: Path, size: int) -> bool:
 def last_of_all_streams(opened: Any, errors: Callable[[], tuple[type[Exception], ...]]) -> float:
     """Seconds at which the last packet of any stream ends, up to the point where the file breaks off."""
     last = Fraction(0)
-    packets = opened.demux()
+    packets = packets_of(opened)
     while True:
         try:
             packet = next(packets, None)

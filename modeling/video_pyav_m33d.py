@@ -65,6 +65,19 @@ def pyav_errors() -> tuple[type[Exception], ...]:
     return ours if library is None else (library.FFmpegError, *ours)
 
 
+def packets_of(container: Any, *streams: Any) -> Iterator[Any]:
+    """Packets of the streams that there were when a container was opened, of all or of those given.
+
+    PyAV ends with an IndexError where a stream begins later, as the sound of a live recording may; it is passed over.
+    """
+    while True:
+        try:
+            yield from container.demux(*streams)
+            return
+        except IndexError:  # the packet is read: the next call goes on behind it
+            continue
+
+
 class VideoFile:
     """An open container with its video stream; closes with `with`.
 
@@ -132,7 +145,7 @@ class VideoFile:
 
     def packets(self) -> Iterator[Any]:
         """Packets up to the end of the file or the point where it breaks off; the last one flushes the decoder."""
-        packets = self.container.demux(self.stream)
+        packets = packets_of(self.container, self.stream)
         while True:
             try:
                 packet = next(packets, None)
@@ -180,7 +193,7 @@ class VideoFile:
         try:
             self.container.seek(stamp, stream=self.stream, backward=True)
             if place is not None:
-                first = next(self.container.demux(self.stream), None)
+                first = next(packets_of(self.container, self.stream), None)
                 if first is None or (first.pts, first.pos) != (shown, place):
                     return False
                 self.container.seek(stamp, stream=self.stream, backward=True)

@@ -49,15 +49,16 @@ def test_the_demos_pretrainings_are_one_entry_of_all_stages(tmp_path: Path, rows
     rows["floors"]["floors"] = {"miou": {"value": 0.1, "how": "m"}, "delta1": {"value": 0.2, "how": "d"}}
     results = collect(_everything(tmp_path), rows)
     names = [(entry["method"], entry["seed"]) for entry in results["pretraining"]]
-    assert names == [(method, seed) for seed in (0, 1) for method in ("mae", "m33d", "m33d_plus")]
-    entry = results["pretraining"][1]
+    methods = ("mae", "m33d_normed", "m33d", "m33d_plus")
+    assert names == [(method, seed) for seed in (0, 1, 2) for method in methods]
+    entry = results["pretraining"][2]
     assert [stage["id"] for stage in entry["stages"]] == ["pretrain-m33d-s0-stage1", "pretrain-m33d-s0-stage2"]
     assert (entry["steps"], entry["flops"], entry["batch_size"]) == (8, 20.0, 7)
     # Contrast after the stage that trains it, matching from the probe, the rest from the last stage alone.
     assert entry["diagnostics"] == {
         "loss": 2, "depth_loss_hidden": 2, "retrieval_accuracy_depth": 1, "matching_accuracy_depth": 3,
     }  # fmt: skip
-    assert entry["picture"] == "pictures/pretrain-m33d-s0-stage2.npz" and results["pretraining"][4]["picture"] is None
+    assert entry["picture"] == "pictures/pretrain-m33d-s0-stage2.npz" and results["pretraining"][6]["picture"] is None
     assert results["data_digests"] == {"train": "a", "test": "b"}
     floors = {task: (floor["metric"], floor["value"]) for task, floor in results["floors"].items()}
     assert floors == {"semantic_segmentation": ("miou", 0.1), "depth_estimation": ("delta1", 0.2)}
@@ -72,16 +73,17 @@ def test_a_failed_stage_is_told_once_and_by_name(tmp_path: Path, rows: dict[str,
     tables = as_tables(collect(_everything(tmp_path), rows))
     assert failures(tables) == [("pretrain-m33d-s0", "pretrain-m33d-s0-stage1: OSError: full"), (row, "not run")]
     found = cell(tables, "m33d", "depth_estimation-200")
-    assert found.values == (25.0,) and found.failed == 1
-    assert diagnostic(tables, "m33d", "matching_accuracy_depth") == [3.0], "of the seed that finished"
+    assert found.values == (25.0, 25.0) and found.failed == 1
+    assert diagnostic(tables, "m33d", "matching_accuracy_depth") == [3.0, 3.0], "of the seeds that finished"
 
 
 def test_every_column_of_the_tables_is_read(tmp_path: Path, rows: dict[str, dict[str, Any]]) -> None:
     plan = _everything(tmp_path)
     tables = as_tables(collect(plan, rows))
     assert [column["id"] for column in tables["columns"]] == list(plan.content["columns"])
-    assert [row["variant"] for row in tables["tables"][0]["rows"]] == ["scratch", "mae", "m33d", "m33d_plus"]
-    assert all(cell(tables, "mae", column["id"]).n == 2 for column in tables["columns"])
+    names = ["scratch", "mae", "m33d_normed", "m33d", "m33d_plus"]
+    assert [row["variant"] for row in tables["tables"][0]["rows"]] == names
+    assert all(cell(tables, "mae", column["id"]).n == 3 for column in tables["columns"])
 
 
 def test_rows_that_no_column_shows_are_not_left_out_in_silence(tmp_path: Path, rows: dict[str, dict[str, Any]]) -> None:
@@ -100,7 +102,8 @@ def test_several_fine_tunings_of_an_encoder_are_rows_of_their_own_and_one_seed(t
     results = collect(plan, rows)
     drawn = [(row["seed"], row.get("draw", 0)) for row in results["rows"]
              if (row["method"], row["task"]) == ("mae", "semantic_segmentation")]  # fmt: skip
-    assert drawn == [(0, 0), (0, 1), (1, 0), (1, 1)]
-    assert cell(as_tables(results), "mae", "semantic_segmentation-200").values == (25.0, 50.0), "the mean of 25 and 75"
+    assert drawn == [(seed, draw) for seed in (0, 1, 2) for draw in (0, 1)]
+    found = cell(as_tables(results), "mae", "semantic_segmentation-200")
+    assert found.values == (25.0, 50.0, 25.0), "the mean of 25 and 75"
     assert (results["command"], results["cpu_seconds"]) == ("make demo", 1.5 * len(rows))
     assert results["matching_note"] == "", "no probe was run"

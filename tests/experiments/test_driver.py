@@ -61,4 +61,4 @@ def test_fresh_throws_away_what_runs_leave_and_some_plans_tell_an_estimate_first
         assert ("pre-trainings and" in capsys.readouterr().out) == (plan == "longer")
     assert called == [(), driver.LEFT_BY_RUNS, driver.LEFT_BY_RUNS]
     assert driver.run("demo", tmp_path, "smoke", dry_run=True) == 0 and len(called) == 3
-    assert "budget smoke: 6 pre-trainings and 14 other jobs" in capsys.readouterr().out
+    assert "budget smoke: 6 pre-trainings and 20 other jobs" in capsys.readouterr().out

@@ -94,9 +94,9 @@ def test_results_of_earlier_versions_say_of_which_plan_they_are(tmp_path: Path) 
 
 def test_rows_that_nobody_knows_are_not_dropped(tmp_path: Path) -> None:
     _begin(tmp_path, said=False)
-    with pytest.raises(ConfigError, match=r"holds 20 finished rows, and none has the settings of plan 'demo'"):
+    with pytest.raises(ConfigError, match=r"holds 26 finished rows, and none has the settings of plan 'demo'"):
         driver.run("demo", tmp_path, "full", workers=1)
-    assert len(list((tmp_path / "rows").glob("*.json"))) == 20
+    assert len(list((tmp_path / "rows").glob("*.json"))) == 26
 
 
 def test_a_folder_without_finished_rows_is_anybodys(tmp_path: Path) -> None:

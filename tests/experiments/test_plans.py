@@ -156,7 +156,8 @@ def _row(job: Job, place: int) -> dict[str, Any]:
         row |= {"stage": None, "steps": job.parameters["steps"], "seconds": 1.0, "flops": 10.0, "encoder_parameters": 5}
         return {**row, "diagnostics": {"loss/rgb": 0.5, "loss": 0.5}}
     names = ("miou", "delta1", "top1", "map", "clipwise/map", "knn/top1", "linear/top1")
-    names += ("frame_accuracy", "phase_jaccard", "edit", "f1_50", "rgb/miou", "depth/miou")
+    names += ("frame_accuracy", "phase_jaccard", "edit", "f1_50")
+    names += tuple(f"{inputs}/{name}" for inputs in ("rgb", "depth") for name in ("miou", "top1", "map"))
     value = 0.3 + 0.1 * random.Random(place).random() + 0.2 * ("m33d_plus" in job.id)
     return {**row, "metrics": dict.fromkeys(names, value), "steps": 1, "seconds": 1.0}
 

@@ -145,6 +145,7 @@ def test_labels_outside_the_classes(root: Path):
 def test_sequences_too_short_for_a_clip(root: Path):
     write_scene(root / "train/short", 50, frames=2)
     clips = ["--stage", "null", "--model.num_frames", "4", "--model.tubelet_size", "2", "--data.options.unit", "clips"]
+    clips += ["--method", "m33d_hidden"]
     code, problems, _ = check(root, *clips)
     assert code == 1 and "1 of 5 sequences is left out because it is too short, the first: train/short" in problems
     code, problems, _ = check(root, *clips, "--data.options.min_frames", "1")

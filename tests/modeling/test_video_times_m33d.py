@@ -11,7 +11,7 @@ import pytest
 from helpers.shared_data import shared
 from helpers.videos import UNEVEN_STAMPS, cut_short, write_sound, write_uneven, write_video
 from m33d_hf.modeling import video_reading_m33d
-from m33d_hf.modeling.video_reading_m33d import VideoInfo, probe_video
+from m33d_hf.modeling.video_reading_m33d import VideoInfo, iterate_video, probe_video
 from m33d_hf.modeling.video_times_m33d import FrameTimes, missing_between, times_of
 
 av = pytest.importorskip("av")
@@ -135,6 +135,37 @@ def test_sound_that_lasts_longer_than_the_picture_is_no_loss(tmp_path: Path) -> 
         assert container.duration > 3.9e6
     assert not probe_video(path, "pyav").lacks
     assert probe_video(cut_short(path, 0.7), "pyav").num_frames <= 50
+
+
+def test_sound_that_begins_later_than_a_header_is_looked_for_is_passed_over(tmp_path: Path) -> None:
+    """As in a live recording: 5 MB of pictures, then the first packet of a stream that nothing announced."""
+    path, late, rng = tmp_path / "a.flv", tmp_path / "late.flv", np.random.default_rng(0)
+    with av.open(str(path), "w") as container:
+        picture, sound = container.add_stream("flv1", rate=25), container.add_stream("aac", rate=44100, layout="mono")
+        picture.height, picture.width, picture.pix_fmt, picture.bit_rate = 240, 320, "yuv420p", 20_000_000
+        for _ in range(60):
+            pixels = rng.integers(0, 256, (240, 320, 3), np.uint8)
+            container.mux(picture.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(picture.encode())
+        for number in range(40):
+            frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+            frame.sample_rate, frame.pts, frame.time_base = 44100, 1024 * number, Fraction(1, 44100)
+            container.mux(sound.encode(frame))
+        container.mux(sound.encode())
+    data, kept, sounds, place = path.read_bytes(), bytearray(), bytearray(), 13
+    while place < len(data):  # tags: kind, three bytes of length, seven more, content, four of length
+        stop = place + 15 + int.from_bytes(data[place + 1 : place + 4], "big")
+        if data[place] in (8, 9):  # sound and pictures; what tells of the sound is left out
+            (sounds if data[place] == 8 else kept).extend(data[place:stop])
+        place = stop
+    late.write_bytes(data[:4] + b"\x01" + data[5:13] + kept + sounds)
+    with av.open(str(late)) as container:
+        assert len(container.streams) == 1 and len(kept) > 5e6
+        with pytest.raises(IndexError):
+            list(container.demux())
+    info = probe_video(late, "pyav")
+    assert info.num_frames == 60 and not info.lacks
+    assert len(list(iterate_video(late, backend="pyav"))) == 60
 
 
 @pytest.mark.parametrize("name", ["a.mkv", "a.ts"])

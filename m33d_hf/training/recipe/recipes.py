@@ -155,8 +155,13 @@ def _lacking(label: str, section: str, tree: dict[str, Any]) -> str:
     what = "clips (model.num_frames > 1)" if section == "clips" else "images (model.num_frames 1)"
     return (
         f"The method {label} does not support {what}; it has the sections "
-        f"{', '.join(k for k in tree if k in SECTIONS)}."
+        f"{', '.join(k for k in tree if k in SECTIONS)}. Methods that do: {', '.join(_with_section(section))}."
     )
+
+
+def _with_section(section: str) -> list[str]:
+    """Names of the package's methods that have it."""
+    return [name for name in method_names() if section in _read_tree(METHODS / f"{name}.yaml")]
 
 
 def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

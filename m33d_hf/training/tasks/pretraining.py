@@ -89,7 +89,7 @@ class PretrainingTask(SourceTask):
             *losses,
             *(f"{kind}_{spec.name}" for spec in config.paired_specs for kind in pairs),
             *(f"{spec.name}_loss_{word}" for spec in config.target_specs for word in ("hidden", "visible")),
-            *(f"position_share_{spec.name}" for spec in config.input_specs),
+            *(f"position_share_{spec.name}" for spec in config.input_specs if config.token_budget is None),
         ]
 
     def describe(self, args: RunArguments, model: nn.Module, dataset: SampleDataset) -> list[str]:
