@@ -23,6 +23,7 @@ PLANS = (
     *("core", "parts", "masks", "initialisation", "labels", "clips", "temporal", "rgbd", "gpu"),
     *("own_method", "own_clips", "mae_masks", "search_hidden", "search_normals"),
     *("confirm_normed", "confirm_rivals", "confirm_rooms", "clips_normed", "rgbd_sets", "rgbd_clips"),
+    "labels_long",
     *("search", "confirm", "confirm_single", "clips_search", "clips_confirm", "clips_labels", "demo", "demo-video"),
     *("reproduction", "longer", "exploration"),
 )

@@ -44,6 +44,7 @@ SUPERSEDED: dict[str, tuple[str, str] | None] = {
     "clips_normed": None,
     "rgbd_sets": None,
     "rgbd_clips": None,
+    "labels_long": None,
     "clips_search": None,
     "clips_confirm": None,
     "gpu": ("half a run with one seed", _HERE),
