@@ -6,7 +6,7 @@ import json
 import re
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from helpers.depth_models import (
 )
 from helpers.shared_data import shared
 from helpers.videos import write_video
+from helpers.watched_reading import watched_reading
 from m33d_hf.data.depth.maps import DepthMaps, find_depth_maps, read_sidecar_spec
 from m33d_hf.data.files.skips import read_skipped
 from m33d_hf.data.sources.phases.source import PhasesSource
@@ -225,23 +226,11 @@ class Waiting(RedPredictor):
         return super().predict(images, size)
 
 
-def watched_reading(monkeypatch: pytest.MonkeyPatch, number: int, met: Callable[[], None]) -> None:
-    """`met` is called, where frames are decoded, once all before the frame `number` are."""
-
-    def iterated(path: Path, **options: Any) -> Iterator[tuple[int, np.ndarray]]:
-        for entry in iterate_video(path, **options):
-            if entry[0] == number:
-                met()
-            yield entry
-
-    monkeypatch.setattr(depth_extraction, "iterate_video", iterated)
-
-
 def test_frames_are_read_while_the_model_computes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first batch waits for a frame of the second, which never comes where one thread does both."""
     write_video(tmp_path / "in/a.mp4", 12)
     read = threading.Event()
-    watched_reading(monkeypatch, 5, read.set)
+    watched_reading(depth_extraction, monkeypatch, 5, read.set)
     assert extract_depth(options(tmp_path), ALONE, Waiting(read)).frames == 12
     monkeypatch.undo()
     extract_depth(options(tmp_path, output=tmp_path / "other"), ALONE, RedPredictor())
@@ -257,7 +246,7 @@ def test_an_error_of_reading_leaves_no_thread_and_what_it_always_left(
 
     write_video(tmp_path / "in/a.mp4", 12)
     write_video(tmp_path / "in/b.mp4", 2)
-    watched_reading(monkeypatch, 9, fail)
+    watched_reading(depth_extraction, monkeypatch, 9, fail)
     before, lines = threading.active_count(), list[str]()
     if isinstance(error, DataError):  # of this video nothing is kept, and the next has its turn
         summary = extract_depth(options(tmp_path, max_bad_fraction=0.5), ALONE, RedPredictor(), lines.append)

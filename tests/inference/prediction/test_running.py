@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +13,13 @@ from PIL import Image
 from helpers.depth_models import save_ours
 from helpers.prediction import ALONE, options, save_segmentation
 from helpers.videos import write_video
+from helpers.watched_reading import watched_reading
 from m33d_hf.data.depth.stores import frame_name
 from m33d_hf.errors import CorruptFileError, DataError
 from m33d_hf.inference.prediction import running
 from m33d_hf.inference.prediction.building import build_prediction_task
 from m33d_hf.inference.prediction.running import PredictionSummary, predict
 from m33d_hf.inference.prediction.segmentation import SegmentationTask
-from m33d_hf.modeling.video_reading_m33d import iterate_video
 
 SMALL: dict[str, Any] = {"batch_size": 2, "workers": 1}
 # Frames that a pass of that batch size and of one worker draws before it computes for the first time.
@@ -30,18 +29,6 @@ DRAWN = 2 + 2 + 1 - 1
 @pytest.fixture(scope="module")
 def depth(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_ours(tmp_path_factory.mktemp("depth"))
-
-
-def watched_reading(monkeypatch: pytest.MonkeyPatch, number: int, met: Callable[[], None]) -> None:
-    """`met` is called, where frames are decoded, once all before the frame `number` are."""
-
-    def iterated(path: Path, **options: Any) -> Iterator[tuple[int, np.ndarray]]:
-        for entry in iterate_video(path, **options):
-            if entry[0] == number:
-                met()
-            yield entry
-
-    monkeypatch.setattr(running, "iterate_video", iterated)
 
 
 def run(model: Path, root: Path, say: Any = str, **changes: Any) -> PredictionSummary:
@@ -54,7 +41,7 @@ def test_frames_are_read_while_the_model_computes(
     """The first batch waits for a frame that is drawn after it, which never comes where one thread does both."""
     write_video(tmp_path / "in/a.mp4", 12)
     read = threading.Event()
-    watched_reading(monkeypatch, DRAWN, read.set)
+    watched_reading(running, monkeypatch, DRAWN, read.set)
     given = options(depth, tmp_path / "in", tmp_path / "out", save=["depth"], **SMALL)
     task = build_prediction_task(given)
     computed = task.compute
@@ -76,7 +63,7 @@ def test_an_error_of_reading_leaves_no_thread(
 
     write_video(tmp_path / "in/a.mp4", 12)
     write_video(tmp_path / "in/b.mp4", 2)
-    watched_reading(monkeypatch, 9, fail)
+    watched_reading(running, monkeypatch, 9, fail)
     before = threading.active_count()
     if isinstance(error, DataError):
         summary = run(depth, tmp_path, save=["depth"])
