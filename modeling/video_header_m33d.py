@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from .video_pyav_m33d import packets_of
+from .video_pyav_m33d import packets_of, pyav_errors
 
 # Containers whose header states a duration; FFmpeg guesses that of others from their size or their last packets.
 _STATING = ("mov", "matroska", "avi", "flv", "asf")
@@ -97,14 +96,14 @@ def _ends_inside_a_fragment(path: Path, size: int) -> bool:
     return fragments and place != size
 
 
-def last_of_all_streams(opened: Any, errors: Callable[[], tuple[type[Exception], ...]]) -> float:
+def last_of_all_streams(opened: Any) -> float:
     """Seconds at which the last packet of any stream ends, up to the point where the file breaks off."""
     last = Fraction(0)
     packets = packets_of(opened)
     while True:
         try:
             packet = next(packets, None)
-        except errors():
+        except pyav_errors():
             return float(last)
         if packet is None:
             return float(last)

@@ -16,7 +16,7 @@ from typing import Any
 from .errors_m33d import CorruptFileError
 from .video_header_m33d import announced_seconds, breaks_off, last_of_all_streams
 from .video_index_m33d import VideoIndex, compact
-from .video_pyav_m33d import VideoFile, pyav_errors, turns_of
+from .video_pyav_m33d import VideoFile, turns_of
 from .video_times_m33d import SPARE_FRAMES, missing_end
 
 # VP8 stores frames that are never shown as packets of their own: only decoding tells how many frames there are.
@@ -164,7 +164,7 @@ def _from_frame_0(path: Path, index: VideoIndex, fps: float, announced: float, s
     times = index.times(fps or None)
     if shared and times is not None and missing_end(times, announced - first):
         with VideoFile(path) as file:
-            last = last_of_all_streams(file.container, pyav_errors)
+            last = last_of_all_streams(file.container)
         if last >= announced - max(_NEARLY, SPARE_FRAMES / times.fps):
             return None
     return announced - first

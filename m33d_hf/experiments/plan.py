@@ -20,10 +20,9 @@ from m33d_hf.training.recipe.parsing import parse_arguments
 
 FOLDER = Path(__file__).parent
 PLANS = (
-    *("core", "parts", "masks", "initialisation", "labels", "clips", "temporal", "rgbd", "gpu"),
+    *("core", "parts", "masks", "initialisation", "labels", "labels_long", "clips", "temporal", "rgbd", "gpu"),
     *("own_method", "own_clips", "mae_masks", "search_hidden", "search_normals"),
     *("confirm_normed", "confirm_rivals", "confirm_rooms", "clips_normed", "rgbd_sets", "rgbd_clips"),
-    "labels_long",
     *("search", "confirm", "confirm_single", "clips_search", "clips_confirm", "clips_labels", "demo", "demo-video"),
     *("reproduction", "longer", "exploration"),
 )

@@ -304,7 +304,7 @@ def _rgb_parameters(model: M33DForPreTraining) -> int:
 def _first_batch(model: Any, task: Task, args: RunArguments, count: int) -> dict[str, Any]:
     """The first `count` test frames as forward arguments. A few pictures are drawn on the CPU, whatever trained."""
     dataset: SampleDataset | None = task.build_datasets(args, model)[1]
-    assert dataset is not None, "rows with pictures require an evaluation split"
+    assert dataset is not None, "floors and pictures require an evaluation split"
     samples = [dataset[(0, index)] for index in range(min(count, len(dataset)))]
     return to_device(task.build_collator(args, model, False)(samples), torch.device("cpu"))
 

@@ -26,8 +26,7 @@ README = (ROOT / "results" / "README.md").read_text(encoding="utf-8")
 PLANS = (
     *("core", "parts", "masks", "initialisation", "labels", "clips_labels", "clips", "temporal", "rgbd", "gpu"),
     *("confirm_single", "mae_masks", "search_hidden", "search_normals", "own_method", "own_clips"),
-    *("confirm_normed", "confirm_rivals", "confirm_rooms", "clips_normed", "rgbd_sets", "rgbd_clips"),
-    "labels_long",
+    *("confirm_normed", "confirm_rivals", "confirm_rooms", "clips_normed", "rgbd_sets", "rgbd_clips", "labels_long"),
 )
 
 

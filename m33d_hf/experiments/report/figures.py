@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -86,20 +87,20 @@ def _levels(results: Results, columns: list[str]) -> dict[str, tuple[str, float]
     return {e["title"]: (FLOOR, 100 * e["floor"]) for e in entries if e.get("floor") is not None}
 
 
-def _level(results: Results, label: str, variant: str, column: str) -> Seeds:
-    """Seeds of a row with the 95 % interval of their mean, where the noise is known."""
-    values = cell(results, variant, column).values
-    half = column_model(results, column).half_width_of_mean(len(values))
-    mean = sum(values) / len(values) if values else 0.0
-    return Seeds(label, values, None if half is None else (mean - half, mean, mean + half))
+def _means(results: Results, table: TableEntry, column: str) -> list[Seeds]:
+    """The table's rows: seeds with the 95 % interval of their mean, where the noise is known."""
+    model, found = column_model(results, column), []
+    for row in table["rows"]:
+        seeds = Seeds(row["label"], cell(results, row["variant"], column).values)
+        half = model.half_width_of_mean(len(seeds.values))
+        interval = None if half is None else (seeds.mean - half, seeds.mean, seeds.mean + half)
+        found.append(replace(seeds, interval=interval))
+    return found
 
 
 def rows_of(results: Results, table: TableEntry) -> Drawn | None:
     """A row of dots per row of the table, a panel per column."""
-    panels = {
-        _title(results, name): [_level(results, r["label"], r["variant"], name) for r in table["rows"]]
-        for name in table["columns"]
-    }
+    panels = {_title(results, name): _means(results, table, name) for name in table["columns"]}
     if not any(row.values for rows in panels.values() for row in rows):
         return None
     split = column_entry(results, table["columns"][0])["split"]
@@ -115,9 +116,8 @@ def lines_over_labels(results: Results, table: TableEntry) -> Drawn | None:
         column = column_entry(results, name)
         if column.get("labels"):
             title = re.sub(r",\s*\d+ labels?\b", "", column["title"])
-            for row in table["rows"]:
-                points = panels.setdefault(title, {}).setdefault(row["label"], [])
-                points.append((float(column["labels"]), _level(results, row["label"], row["variant"], name)))
+            for row in _means(results, table, name):
+                panels.setdefault(title, {}).setdefault(row.label, []).append((float(column["labels"]), row))
             if column.get("floor") is not None:
                 levels[title] = (FLOOR, 100 * column["floor"])
     if not any(found.values for series in panels.values() for points in series.values() for _, found in points):
@@ -174,10 +174,9 @@ def cost_and_quality(results: Results, table: TableEntry) -> Drawn | None:
     """Pre-training FLOPs against the metric, a panel per column."""
     panels: dict[str, dict[str, tuple[float, Seeds]]] = {}
     for name in table["columns"][:MOST_PANELS]:
-        for row in table["rows"]:
+        for row, found in zip(table["rows"], _means(results, table, name), strict=True):
             known = cost(results, row["variant"])
             trained = any(entry["variant"] == row["variant"] for entry in results["pretraining"])
-            found = _level(results, row["label"], row["variant"], name)
             if found.values and (known is not None or not trained):
                 flops = 0.0 if known is None else known.flops / TERA
                 panels.setdefault(_title(results, name), {})[row["label"]] = (flops, found)
